@@ -1,0 +1,51 @@
+"""Run an app on one address or two with uvicorn, and end it well."""
+
+import socket
+from typing import Any
+
+import uvicorn
+
+
+class AddressTaken(Exception):
+    """Something else listens on the address already."""
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        super().__init__(f"{host}:{port} can't be bound: {reason}")
+        self.host = host
+        self.port = port
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        AddressTaken: when the address is in use or not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise AddressTaken(host, port, error.strerror or str(error)) from None
+    listener.set_inheritable(True)
+    return listener
+
+
+def serve(app: Any, sockets: list[socket.socket], *, grace_s: int = 10) -> None:
+    """Serve until SIGTERM or SIGINT; requests in flight get `grace_s` seconds to end."""
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        log_config=None,
+        lifespan="on",
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=grace_s,
+        timeout_keep_alive=75,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    uvicorn.Server(config).run(sockets=sockets)

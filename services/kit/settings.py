@@ -1,0 +1,76 @@
+"""Settings from the environment, one prefix a service, each with a sentence of help."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import pydantic
+from dotenv import dotenv_values
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    """Base of each service's settings. Read when the service starts, never at import."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class SettingsError(Exception):
+    """A variable has a value that is not allowed; the message names variable, value and rule."""
+
+
+class SettingHelp(NamedTuple):
+    """One line of the reference: the variable, its default as text, what it does."""
+
+    variable: str
+    default: str
+    description: str
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def load_settings(cls: type[S], **overrides: Any) -> S:
+    """Build settings from the environment and `overrides`.
+
+    Raises:
+        SettingsError: with one line for each wrong variable.
+    """
+    try:
+        return cls(**overrides)
+    except pydantic.ValidationError as error:
+        lines = [_explain(cls, item) for item in error.errors()]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def _explain(cls: type[ServiceSettings], item: Any) -> str:
+    field = str(item["loc"][0]) if item["loc"] else ""
+    by_alias = {variable_of(cls, name).lower(): variable_of(cls, name) for name in cls.model_fields}
+    variable = by_alias.get(field.lower()) or (variable_of(cls, field) if field in cls.model_fields else "")
+    rule = str(item["msg"]).removeprefix("Value error, ")
+    return f"{variable}={item['input']!s}: {rule}" if variable else rule
+
+
+def variable_of(cls: type[ServiceSettings], field: str) -> str:
+    """Return the environment variable that sets `field`."""
+    alias = cls.model_fields[field].validation_alias
+    if isinstance(alias, str):
+        return alias
+    return (cls.model_config.get("env_prefix", "") + field).upper()
+
+
+def describe_settings(cls: type[ServiceSettings]) -> list[SettingHelp]:
+    """Return the reference of a service's variables, in the order in which they are declared."""
+    rows = []
+    for name, field in cls.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        text = "" if default in (None, "", {}, (), []) else str(default)
+        rows.append(SettingHelp(variable_of(cls, name), text, field.description or ""))
+    return rows
+
+
+def load_env_file(path: Path) -> None:
+    """Put the variables of a `.env` file into the environment. What is set already wins."""
+    for key, value in dotenv_values(path).items():
+        if value is not None:
+            os.environ.setdefault(key, value)
