@@ -1,0 +1,1 @@
+"""The front door: OpenAI's and Ollama's APIs over whatever engine serves the model."""

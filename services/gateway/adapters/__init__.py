@@ -1,0 +1,1 @@
+"""One file for each kind of server that the gateway stands in front of."""

@@ -1,0 +1,190 @@
+"""Which names lead to which model on which backend: pure, in memory, answered at once whatever is broken."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from services.kit.errors import ModelNotFound
+
+DEFAULT_ALIAS = "default"
+_MAX_ALIAS_STEPS = 8
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a model on one backend; None where nobody said."""
+
+    id: str
+    aliases: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    context_tokens: int | None = None
+    size_bytes: int | None = None
+    parameters: int | None = None
+    quantization: str | None = None
+    family: str | None = None
+    format: str | None = None
+    licence: str | None = None
+    digest: str | None = None
+    created: int = 0
+
+    def merged(self, other: "ModelFacts") -> "ModelFacts":
+        """Return these facts, completed by `other` where they are missing."""
+        missing = {
+            name: getattr(other, name)
+            for name in self.__dataclass_fields__
+            if not getattr(self, name) and getattr(other, name)
+        }
+        return replace(self, **missing)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a request for a model goes."""
+
+    backend: str
+    upstream_id: str
+    public_id: str
+    facts: ModelFacts
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of `GET /v1/models`: a target and every other name that leads to it."""
+
+    target: Target
+    aliases: tuple[str, ...]
+
+
+@dataclass
+class Catalogue:
+    """The names of all models of all backends.
+
+    Args:
+        settings_aliases: from the environment; they win over a recipe's.
+        default_model: what `default` means; empty for the first model that can chat.
+    """
+
+    settings_aliases: Mapping[str, str] = field(default_factory=dict)
+    default_model: str = ""
+    _models: dict[str, tuple[ModelFacts, ...]] = field(default_factory=dict)
+    _known: dict[tuple[str, str], ModelFacts] = field(default_factory=dict)
+    _names: dict[str, Target] = field(default_factory=dict)
+    _entries: tuple[Entry, ...] = ()
+
+    def add_backend(self, backend: str, facts: Iterable[ModelFacts] = ()) -> None:
+        """Register a backend, in order of precedence, with what the catalogue file says of its models."""
+        self._models[backend] = tuple(facts)
+        for model in self._models[backend]:
+            self._known[backend, model.id] = model
+        self._build()
+
+    def set_models(self, backend: str, models: Iterable[ModelFacts]) -> None:
+        """Replace a backend's models by what it lists now; facts of the catalogue file stay."""
+        merged = tuple(
+            model.merged(known) if (known := self._known.get((backend, model.id))) else model for model in models
+        )
+        if merged != self._models.get(backend):
+            self._models[backend] = merged
+            self._build()
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return every model once, under its public id."""
+        return self._entries
+
+    def resolve(self, name: str) -> Target:
+        """Return where `name`, an id, `backend/id` or an alias, leads.
+
+        Raises:
+            ModelNotFound: naming what there is.
+        """
+        target = self._names.get(name)
+        if target is None:
+            raise ModelNotFound(f"there is no model {name!r}; {self._offer()}", param="model")
+        return target
+
+    def _offer(self) -> str:
+        ids = [entry.target.public_id for entry in self._entries]
+        if not ids:
+            return "no backend has named a model yet (sparkstack status)"
+        more = f" and {len(ids) - 10} more" if len(ids) > 10 else ""
+        return f"GET /v1/models lists: {', '.join(ids[:10])}{more}"
+
+    def _build(self) -> None:
+        counts = Counter(model.id for models in self._models.values() for model in models)
+        names: dict[str, Target] = {}
+        targets: list[Target] = []
+        for backend, models in self._models.items():
+            for model in models:
+                qualified = f"{backend}/{model.id}"
+                public = model.id if counts[model.id] == 1 else qualified
+                target = Target(backend, model.id, public, model)
+                targets.append(target)
+                names[qualified] = target
+                names.setdefault(model.id, target)
+        for target in targets:
+            for alias in target.facts.aliases:
+                names.setdefault(alias, target)
+        for alias in self.settings_aliases:
+            found = self._follow(alias, names)
+            if found is not None:
+                names[alias] = found
+        default = self._default(names, targets)
+        if default is not None:
+            names[DEFAULT_ALIAS] = default
+            for alias in self.settings_aliases:  # an alias of `default` itself
+                if alias not in names and (found := self._follow(alias, names)) is not None:
+                    names[alias] = found
+        self._names = names
+        self._entries = tuple(
+            Entry(target, tuple(sorted(n for n, t in names.items() if t is target and n != target.public_id)))
+            for target in targets
+        )
+
+    def _follow(self, alias: str, names: Mapping[str, Target]) -> Target | None:
+        name = alias
+        for _ in range(_MAX_ALIAS_STEPS):
+            name = self.settings_aliases.get(name, name)
+            if name not in self.settings_aliases:
+                return names.get(name)
+        return None
+
+    def _default(self, names: Mapping[str, Target], targets: list[Target]) -> Target | None:
+        if self.default_model:
+            return names.get(self.default_model)
+        can_chat = (t for t in targets if not t.facts.capabilities or "chat" in t.facts.capabilities)
+        return next(can_chat, None)
+
+
+def facts_from_document(document: Mapping[str, Any]) -> ModelFacts:
+    """Return facts from one model of `catalogue.json`; unknown fields are left alone."""
+    values = {name: document[name] for name in ModelFacts.__dataclass_fields__ if document.get(name) is not None}
+    for name in ("aliases", "capabilities"):
+        values[name] = tuple(values.get(name, ()))
+    return ModelFacts(**values)
+
+
+def facts_from_listing(item: Mapping[str, Any]) -> ModelFacts | None:
+    """Return facts from one item of a backend's `/v1/models`; None where it has no id.
+
+    llama.cpp puts them into `meta`, vLLM gives `max_model_len`, our own services `sparkstack`.
+    """
+    model_id = item.get("id")
+    if not isinstance(model_id, str) or not model_id:
+        return None
+    meta = item.get("meta") if isinstance(item.get("meta"), dict) else {}
+    assert isinstance(meta, dict)
+    context = meta.get("n_ctx") or item.get("max_model_len")
+    created = item.get("created")
+    return ModelFacts(
+        id=model_id,
+        context_tokens=_positive(context),
+        size_bytes=_positive(meta.get("size")),
+        parameters=_positive(meta.get("n_params")),
+        quantization=meta.get("ftype") if isinstance(meta.get("ftype"), str) else None,
+        created=created if isinstance(created, int) else 0,
+    )
+
+
+def _positive(value: Any) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None

@@ -1,0 +1,91 @@
+"""What an engine's failure becomes for the client."""
+
+from typing import Any
+
+import msgspec
+
+from services.kit.errors import (
+    AppError,
+    ContextLengthExceeded,
+    EngineError,
+    EngineTimeout,
+    InvalidRequest,
+    ModelNotFound,
+    Overloaded,
+    RateLimited,
+    UnsupportedParameter,
+)
+
+RETRY_AFTER_S = 1.0
+_MAX_MESSAGE = 2000
+_CONTEXT_WORDS = ("exceed_context_size", "context_length_exceeded", "maximum context length", "context size")
+
+
+class TooManyHops(InvalidRequest):
+    """The request went through the gateway more often than allowed: a model calls itself. Break the circle."""
+
+    code = "too_many_hops"
+
+
+def from_engine(status: int, body: bytes, retry_after: str | None, backend: str) -> AppError:
+    """Return our error for an engine's answer of status 400 or above.
+
+    What the client can correct keeps its status. A refusal of the gateway's own credentials is not the client's
+    fault and becomes 502, as does every crash of the engine.
+    """
+    message, param, hint = _read(body)
+    said = message or f"status {status} without a message"
+    if any(word in f"{hint} {message}" for word in _CONTEXT_WORDS) and status < 500:
+        return ContextLengthExceeded(said, param=param)
+    if status == 404:
+        return ModelNotFound(f"{backend} says: {said}", param="model")
+    if status == 429:
+        return RateLimited(said, param=param, retry_after_s=_seconds(retry_after))
+    if status == 503:
+        return Overloaded(said, retry_after_s=_seconds(retry_after))
+    if status == 501:
+        return UnsupportedParameter(f"{backend} can't do that: {said}", param=param)
+    if status in (408, 504):
+        return EngineTimeout(f"{backend}: {said}")
+    if status in (401, 403, 407):
+        return EngineError(
+            f"{backend} refused the gateway's own credentials ({status}): {said}; set GATEWAY_BACKEND_KEYS"
+        )
+    if status < 500:
+        return InvalidRequest(said, param=param)
+    return EngineError(f"{backend} failed with {status}: {said}")
+
+
+def from_error_event(payload: bytes, backend: str) -> AppError:
+    """Return our error for an `error` event that the engine put into a stream."""
+    message, _, hint = _read(b'{"error":' + payload + b"}")
+    said = message or "an error event without a message"
+    if any(word in f"{hint} {message}" for word in _CONTEXT_WORDS):
+        return ContextLengthExceeded(said)
+    return EngineError(f"{backend} ended the stream with an error: {said}")
+
+
+def _seconds(retry_after: str | None) -> float:
+    try:
+        return min(max(float(retry_after or RETRY_AFTER_S), 0.0), 3600.0)
+    except ValueError:  # an HTTP date
+        return RETRY_AFTER_S
+
+
+def _read(body: bytes) -> tuple[str, str | None, str]:
+    """Return message, param and every other word of an error body of any engine's form."""
+    try:
+        document: Any = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        text = body.decode("utf-8", "replace").strip()
+        return ("" if text.startswith("<") else text[:_MAX_MESSAGE]), None, ""
+    error = document.get("error", document) if isinstance(document, dict) else document
+    if isinstance(error, str):
+        return error[:_MAX_MESSAGE], None, ""
+    if not isinstance(error, dict):
+        return "", None, ""
+    message = error.get("message") or error.get("detail") or document.get("message") or ""
+    param = error.get("param")
+    hint = f"{error.get('type', '')} {error.get('code', '')}"
+    text = message if isinstance(message, str) else msgspec.json.encode(message).decode()
+    return text[:_MAX_MESSAGE], param if isinstance(param, str) else None, hint

@@ -1,0 +1,207 @@
+"""The routes under `/api`. Their errors are Ollama's: `{"error": "a sentence"}` with the usual status."""
+
+from typing import Any
+
+import msgspec
+
+from services.gateway.catalogue import Target
+from services.gateway.headers import request_headers
+from services.gateway.ollama import models
+from services.gateway.ollama.answers import EmbedFormat, OllamaFormat, loaded
+from services.gateway.ollama.requests import (
+    ChatRequest,
+    EmbedRequest,
+    GenerateRequest,
+    LegacyEmbedRequest,
+    ShowRequest,
+    chat_body,
+    embed_body,
+    generate_body,
+)
+from services.gateway.raw_route import RawRoute
+from services.gateway.relay import AnswerFormat
+from services.gateway.requests import RequestReader
+from services.kit.asgi import Receive, Scope, Send, send_response
+from services.kit.errors import AppError, InvalidRequest
+from services.kit.middleware import LOG_FIELDS
+
+_JSON = [(b"content-type", b"application/json")]
+
+
+class OllamaRoute(RawRoute):
+    """A route whose errors Ollama's clients can read."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except AppError as error:
+            scope[LOG_FIELDS]["error"] = error.code
+            body = msgspec.json.encode({"error": error.message})
+            await send_response(send, error.status, error.headers(), body)
+
+    async def resolve(self, name: str) -> Target:
+        """Return where a name leads; Ollama's clients may add `:latest` to any name."""
+        return await self.door.resolve(name.removesuffix(":latest"))
+
+    async def generate(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        client: str,
+        name: str,
+        operation: str,
+        path: str,
+        document: dict[str, Any],
+        answer_format: AnswerFormat,
+    ) -> None:
+        """Relay a translated request."""
+        headers = request_headers(scope, self.door.tracer)
+        target = await self.resolve(name)
+        body = msgspec.json.encode({"model": target.upstream_id, **document})
+        fields = {key: msgspec.json.encode(document[key]) for key in ("messages", "prompt", "input") if key in document}
+        exchange = self.door.begin(
+            scope, client, target, operation, stream=bool(document.get("stream")), fields=fields
+        )
+        await self.door.relay(
+            scope, receive, send, exchange, answer_format, path=path, body=body, headers=headers
+        )
+
+
+async def _send_json(send: Send, document: Any) -> None:
+    await send_response(send, 200, _JSON, msgspec.json.encode(document))
+
+
+class Chat(OllamaRoute):
+    """POST /api/chat"""
+
+    path = "/api/chat"
+    _reader = RequestReader(ChatRequest)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
+        request = self._reader.read(body).known
+        if not request.messages:
+            await self.resolve(request.model)
+            await _send_json(send, loaded(request.model, chat=True, reason=_load_reason(request.keep_alive)))
+            return
+        answer_format = OllamaFormat(request.model, chat=True)
+        path, document = "/v1/chat/completions", chat_body(request)
+        await self.generate(scope, receive, send, client, request.model, "chat", path, document, answer_format)
+
+
+class Generate(OllamaRoute):
+    """POST /api/generate"""
+
+    path = "/api/generate"
+    _reader = RequestReader(GenerateRequest)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
+        request = self._reader.read(body).known
+        if not request.prompt and not request.images and request.suffix is None:
+            await self.resolve(request.model)
+            await _send_json(send, loaded(request.model, chat=False, reason=_load_reason(request.keep_alive)))
+            return
+        path, document = generate_body(request)
+        answer_format = OllamaFormat(request.model, chat=False)
+        operation = "chat" if path.startswith("/v1/chat") else "text_completion"
+        await self.generate(scope, receive, send, client, request.model, operation, path, document, answer_format)
+
+
+class Embed(OllamaRoute):
+    """POST /api/embed"""
+
+    path = "/api/embed"
+    _reader = RequestReader(EmbedRequest)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
+        request = self._reader.read(body).known
+        if not request.input:
+            raise InvalidRequest("input: nothing to embed", param="input")
+        answer_format = EmbedFormat(request.model, legacy=False)
+        document = embed_body(request)
+        await self.generate(
+            scope, receive, send, client, request.model, "embeddings", "/v1/embeddings", document, answer_format
+        )
+
+
+class LegacyEmbeddings(OllamaRoute):
+    """POST /api/embeddings"""
+
+    path = "/api/embeddings"
+    _reader = RequestReader(LegacyEmbedRequest)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
+        request = self._reader.read(body).known
+        document = embed_body(EmbedRequest(model=request.model, input=request.prompt))
+        answer_format = EmbedFormat(request.model, legacy=True)
+        await self.generate(
+            scope, receive, send, client, request.model, "embeddings", "/v1/embeddings", document, answer_format
+        )
+
+
+class Show(OllamaRoute):
+    """POST /api/show"""
+
+    path = "/api/show"
+    _reader = RequestReader(ShowRequest)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
+        request = self._reader.read(body).known
+        name = request.model or request.name
+        if not name:
+            raise InvalidRequest("model: which one? GET /api/tags lists them", param="model")
+        target = await self.resolve(name)
+        await _send_json(send, models.shown(target, self.door.backends[target.backend]))
+
+
+class Tags(OllamaRoute):
+    """GET /api/tags"""
+
+    path = "/api/tags"
+    method = "GET"
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
+        await _send_json(send, {"models": [models.listed(entry) for entry in self.door.catalogue.entries()]})
+
+
+class Running(OllamaRoute):
+    """GET /api/ps: what is loaded, by the last discovery"""
+
+    path = "/api/ps"
+    method = "GET"
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
+        ready = [
+            entry
+            for entry in self.door.catalogue.entries()
+            if self.door.backends[entry.target.backend].state == "ready"
+        ]
+        await _send_json(send, {"models": [models.running(entry) for entry in ready]})
+
+
+class Version(OllamaRoute):
+    """GET /api/version"""
+
+    path = "/api/version"
+    method = "GET"
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
+        await _send_json(send, {"version": models.API_VERSION})
+
+
+def _load_reason(keep_alive: float | str | None) -> str:
+    """Return `unload` where the client lets the model go. Residency is the engine's; `/api/ps` says what is true."""
+    return "unload" if keep_alive in (0, "0", "0s") else "load"
+
+
+OLLAMA_ROUTES: tuple[type[OllamaRoute], ...] = (
+    Chat,
+    Generate,
+    Embed,
+    LegacyEmbeddings,
+    Show,
+    Tags,
+    Running,
+    Version,
+)
+

@@ -1,0 +1,112 @@
+"""The OpenAPI document: FastAPI's own, completed by the raw routes, which it can't see."""
+
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+
+from services.gateway.generate import HOT_ROUTES
+from services.gateway.ollama import requests as ollama
+from services.gateway.ollama.routes import OLLAMA_ROUTES
+from services.kit import openai
+
+_TEMPLATE = "#/components/schemas/{name}"
+_REQUESTS: dict[str, type[msgspec.Struct]] = {
+    "/v1/chat/completions": openai.ChatCompletionRequest,
+    "/v1/completions": openai.CompletionRequest,
+    "/v1/embeddings": openai.EmbeddingRequest,
+    "/api/chat": ollama.ChatRequest,
+    "/api/generate": ollama.GenerateRequest,
+    "/api/embed": ollama.EmbedRequest,
+    "/api/embeddings": ollama.LegacyEmbedRequest,
+    "/api/show": ollama.ShowRequest,
+}
+_STREAM_TYPES = {
+    "/v1/chat/completions": "text/event-stream",
+    "/v1/completions": "text/event-stream",
+    "/api/chat": "application/x-ndjson",
+    "/api/generate": "application/x-ndjson",
+}
+_ERROR_SCHEMA = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": "string"},
+            },
+        }
+    },
+}
+_OLLAMA_ERROR_SCHEMA = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}},
+}
+
+
+def add_openapi(app: FastAPI) -> None:
+    """Make `/openapi.json` tell of every route, its errors and how callers are identified."""
+    original = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = original()
+            _complete(document)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _complete(document: dict[str, Any]) -> None:
+    _, schemas = msgspec.json.schema_components(list(_REQUESTS.values()), ref_template=_TEMPLATE)
+    components = document.setdefault("components", {})
+    components["schemas"] = {
+        **{name: schema for name, schema in components.get("schemas", {}).items() if "Validation" not in name},
+        **schemas,
+        "Error": _ERROR_SCHEMA,
+        "OllamaError": _OLLAMA_ERROR_SCHEMA,
+    }
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for kind in HOT_ROUTES:
+        document["paths"][kind.path] = {"post": _operation(kind, "openai", "Error")}
+    for route in OLLAMA_ROUTES:
+        document["paths"].setdefault(route.path, {})[route.method.lower()] = _operation(route, "ollama", "OllamaError")
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            _finish(operation, path)
+
+
+def _operation(kind: Any, tag: str, error: str) -> dict[str, Any]:
+    content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
+    if kind.path in _STREAM_TYPES:
+        content[_STREAM_TYPES[kind.path]] = {"schema": {"type": "string"}}
+    operation: dict[str, Any] = {
+        "tags": [tag],
+        "summary": (kind.__doc__ or "").strip().splitlines()[0],
+        "operationId": f"{kind.method.lower()}{kind.path.replace('/', '_')}",
+        "responses": {"200": {"description": "The answer", "content": content}},
+        "x-error": error,
+    }
+    if kind.path in _REQUESTS:
+        schema = {"$ref": _TEMPLATE.format(name=_REQUESTS[kind.path].__name__)}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return operation
+
+
+def _finish(operation: dict[str, Any], path: str) -> None:
+    error = operation.pop("x-error", "Error")
+    responses = operation["responses"]
+    responses.pop("422", None)
+    responses["default"] = {
+        "description": "An error: docs/errors.md lists them",
+        "content": {"application/json": {"schema": {"$ref": _TEMPLATE.format(name=error)}}},
+    }
+    if path.startswith(("/v1", "/api", "/status")):
+        operation["security"] = [{"key": []}]

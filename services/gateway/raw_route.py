@@ -1,0 +1,45 @@
+"""A route as a raw ASGI callable: identify the caller, read the body, answer."""
+
+from collections.abc import Iterable
+
+from starlette.routing import Route
+
+from services.gateway.door import Door
+from services.kit.asgi import Receive, Scope, Send, read_body
+from services.kit.middleware import ROUTE
+
+BODY_LIMIT = "GATEWAY_MAX_BODY_MB"
+
+
+class RawRoute:
+    """Base of the routes that relay. A FastAPI route costs about as much again as all that happens here
+    (docs/performance.md).
+    """
+
+    path: str
+    method = "POST"
+
+    def __init__(self, door: Door) -> None:
+        self.door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Errors are raised and become the envelope in `kit.middleware`."""
+        scope[ROUTE] = self.path
+        client = self.door.keys.identify(scope)
+        body = b""
+        if self.method == "POST":
+            body = await read_body(scope, receive, self.door.settings.max_body_bytes, BODY_LIMIT)
+        await self.answer(scope, receive, send, client, body)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
+        """Answer an identified caller.
+
+        Raises:
+            AppError
+        """
+        raise NotImplementedError
+
+
+def starlette_routes(door: Door, kinds: Iterable[type[RawRoute]]) -> list[Route]:
+    """Return the routes for the router, in order."""
+    return [Route(kind.path, kind(door), methods=[kind.method], include_in_schema=False) for kind in kinds]

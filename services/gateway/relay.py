@@ -1,0 +1,399 @@
+"""The data path: one answer from an engine to a client, by the seven rules of streaming.
+
+See docs/decisions/0003-streaming-rules.md. Bytes are relayed event by event as they come; what is read of them
+(first token, usage, errors) is read beside the relay. One task reads and writes; a second waits for the client to
+leave; one timer, armed once and not once a chunk, watches for silence.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+import aiohttp
+import msgspec
+
+from services.gateway.backends import Backends
+from services.gateway.errors import from_engine, from_error_event
+from services.gateway.exchange import Exchange, Live
+from services.gateway.headers import response_headers
+from services.gateway.metrics import GatewayMetrics
+from services.gateway.settings import GatewaySettings
+from services.gateway.usage import count_usage, estimate_usage
+from services.kit.asgi import Receive, Send, send_response
+from services.kit.errors import AppError, EngineInvalidResponse, EngineTimeout, EngineUnreachable
+from services.kit.openai import Answer, Choice, Delta, read_answer
+from services.kit.sse import EventSplitter, EventTooLarge, event_data, event_name
+
+_MAX_ERROR_BYTES = 256 * 1024
+_MAX_PLAIN_BYTES = 512 * 1024 * 1024
+_LAST_BYTES_S = 1.0
+
+
+class AnswerFormat(Protocol):
+    """How an engine's answer is written for the client's API."""
+
+    content_type: bytes
+    """Of a stream."""
+    keep_alive: bytes
+    """What may be sent while nothing comes; empty where the format has no such thing."""
+
+    def event(self, event: bytes, answer: Answer | None) -> bytes:
+        """Return what the client gets for one upstream event, often the same bytes, or nothing."""
+
+    def finish(self, exchange: Exchange) -> bytes:
+        """Return the end of a good stream."""
+
+    def error(self, error: AppError) -> bytes:
+        """Return the end of a stream that failed."""
+
+    def plain(self, body: bytes, exchange: Exchange) -> bytes:
+        """Return the client's form of a whole answer."""
+
+
+class Relay:
+    """Carries one exchange; used once."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        answer_format: AnswerFormat,
+        send: Send,
+        *,
+        settings: GatewaySettings,
+        backends: Backends,
+        live: Live,
+        metrics: GatewayMetrics,
+    ) -> None:
+        self._exchange = exchange
+        self._format = answer_format
+        self._send = send
+        self._settings = settings
+        self._backends = backends
+        self._backend = backends[exchange.target.backend]
+        self._live = live
+        self._metrics = metrics
+        self._response: aiohttp.ClientResponse | None = None
+        self._splitter = EventSplitter()
+        self._head_sent = False
+        self._done = False
+        self._finish_seen = False
+        self._ended = False
+        self._interruption: AppError | str | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._active_at = 0.0
+        self._sending = False
+
+    async def run(self, receive: Receive, path: str, body: bytes, headers: Mapping[str, str]) -> None:
+        """Send the request upstream and the answer down; settle the usage whatever happens.
+
+        Raises:
+            AppError: a failure before the first byte of the answer; later ones go into the stream.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        watcher = asyncio.create_task(self._watch_client(receive, task))
+        self._live.begin(self._exchange)
+        try:
+            await self._relay(path, body, headers)
+        except asyncio.CancelledError:
+            self._exchange.outcome = "cancelled"
+            if self._interruption is None:  # the server itself is ending: no time to ask anyone
+                estimate_usage(self._exchange)
+                raise
+            task.uncancel()
+            await self._interrupted()
+        except AppError as error:
+            await self._fail(error)
+        finally:
+            self._ended = True
+            watcher.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
+            self._close_upstream()
+            await self._settle()
+
+    async def _relay(self, path: str, body: bytes, headers: Mapping[str, str]) -> None:
+        settings = self._settings
+        bound = settings.first_token_timeout_s if self._exchange.stream else settings.plain_head_timeout_s
+        response = self._response = await self._backend.api.open(path, body, headers, bound)
+        if response.status != 200:
+            raise await self._refusal(response)
+        if self._exchange.stream:
+            await self._relay_stream(response)
+        else:
+            await self._relay_plain(response)
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> AppError:
+        body = b""
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                while len(body) < _MAX_ERROR_BYTES and (chunk := await response.content.readany()):
+                    body += chunk
+        except (TimeoutError, aiohttp.ClientError):
+            pass  # the status alone tells enough
+        if response.status < 400:
+            return EngineInvalidResponse(f"{self._backend.name} answered with status {response.status}")
+        return from_engine(response.status, body, response.headers.get("Retry-After"), self._backend.name)
+
+    # Plain answers
+
+    async def _relay_plain(self, response: aiohttp.ClientResponse) -> None:
+        self._watch_for_silence()
+        parts = []
+        size = 0
+        try:
+            while chunk := await response.content.readany():
+                self._active_at = time.monotonic()
+                parts.append(chunk)
+                size += len(chunk)
+                if size > _MAX_PLAIN_BYTES:
+                    raise EngineInvalidResponse(f"{self._backend.name} answered with over {_MAX_PLAIN_BYTES:,} bytes")
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise self._lost(error) from None
+        body = b"".join(parts)
+        self._read_plain(response, body)
+        self._head_sent = self._sending = True
+        self._ended = True
+        headers = [(b"content-type", b"application/json"), *response_headers(response.raw_headers)]
+        await send_response(self._send, 200, headers, self._format.plain(body, self._exchange))
+
+    def _read_plain(self, response: aiohttp.ClientResponse, body: bytes) -> None:
+        try:
+            answer = read_answer(body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            kind = response.headers.get("Content-Type", "no content type")
+            raise EngineInvalidResponse(
+                f"{self._backend.name} answered with {len(body)} bytes of {kind} that are no JSON"
+            ) from None
+        if answer is None:
+            return
+        if answer.error is not msgspec.UNSET:
+            raise from_error_event(bytes(answer.error), self._backend.name)
+        exchange = self._exchange
+        exchange.usage, exchange.timings = answer.usage, answer.timings
+        for choice in answer.choices:
+            if answer.usage is None:
+                exchange.keep_text(_text_of(choice))
+            exchange.finish_reason = choice.finish_reason or exchange.finish_reason
+
+    # Streams
+
+    async def _relay_stream(self, response: aiohttp.ClientResponse) -> None:
+        if response.content_type != "text/event-stream":
+            body = await response.content.read(_MAX_ERROR_BYTES)
+            if response.content_type == "application/json":
+                self._read_plain(response, body)
+            raise EngineInvalidResponse(
+                f"{self._backend.name} answered a stream with {response.content_type}, not text/event-stream"
+            )
+        await self._send_head(response)
+        try:
+            while not (self._done or self._finish_seen or self._exchange.deltas):
+                await self._forward(await self._read_before_first_token(response.content))
+            self._watch_for_silence()
+            while not self._done:
+                await self._forward(await response.content.readany())
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise self._lost(error) from None
+        if self._exchange.usage is None:
+            await count_usage(self._exchange, self._backend.api)
+        await self._send_last(self._format.finish(self._exchange))
+        await self._read_to_end(response)
+
+    async def _send_head(self, response: aiohttp.ClientResponse) -> None:
+        self._head_sent = True
+        headers = [
+            (b"content-type", self._format.content_type),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),
+            *response_headers(response.raw_headers),
+        ]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def _read_before_first_token(self, content: aiohttp.StreamReader) -> bytes:
+        """Return the next bytes; meanwhile keep the client's connection alive, up to the bound of rule 1."""
+        bound = self._settings.first_token_timeout_s
+        deadline = self._exchange.started + bound
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                async with asyncio.timeout(min(self._settings.keep_alive_s, left)):
+                    return await content.readany()
+            except TimeoutError:
+                if self._format.keep_alive:
+                    await self._send_part(self._format.keep_alive)
+        raise EngineTimeout(
+            f"{self._backend.name} sent no token within {bound:g} s (GATEWAY_FIRST_TOKEN_TIMEOUT_S)"
+        )
+
+    async def _forward(self, chunk: bytes) -> None:
+        """Relay the whole events in `chunk`; the tail of an unfinished one waits in the splitter."""
+        now = self._active_at = time.monotonic()
+        if not chunk:
+            self._stream_ended()
+            return
+        try:
+            events = self._splitter.feed(chunk)
+        except EventTooLarge as error:
+            raise EngineInvalidResponse(f"{self._backend.name} sent {error}") from None
+        out = b""
+        for event in events:
+            try:
+                out += self._read_event(event, now)
+            except AppError:
+                if out:  # what came before the failure belongs to the client
+                    await self._send_part(out)
+                raise
+            if self._done:
+                break
+        if out:
+            await self._send_part(out)
+
+    def _stream_ended(self) -> None:
+        """The upstream closed the stream without `[DONE]`: good only where the answer had been finished."""
+        if self._splitter.pending.strip():
+            raise EngineInvalidResponse(f"{self._backend.name} ended the stream in the middle of an event")
+        if not self._finish_seen:
+            raise EngineInvalidResponse(f"{self._backend.name} ended the stream before the answer was finished")
+        self._done = True
+
+    def _read_event(self, event: bytes, now: float) -> bytes:
+        """Take from an event what the gateway accounts for; return what the client gets."""
+        data = event_data(event)
+        if data is None:
+            return self._format.event(event, None) if self._format.keep_alive else b""
+        if data == b"[DONE]":
+            self._done = True
+            return b""
+        try:
+            answer = read_answer(data)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            if event_name(event) == b"error":
+                raise from_error_event(msgspec.json.encode(data.decode("utf-8", "replace")), self._backend.name) from None
+            raise EngineInvalidResponse(f"{self._backend.name} sent an event of {len(data)} bytes that is no JSON") from None
+        if answer is not None:
+            if answer.error is not msgspec.UNSET and bytes(answer.error) != b"null":
+                raise from_error_event(bytes(answer.error), self._backend.name)
+            if answer.usage is not None:
+                self._exchange.usage, self._exchange.usage_source = answer.usage, "engine"
+            if answer.timings is not None:
+                self._exchange.timings = answer.timings
+            for choice in answer.choices:
+                self._read_choice(choice, now)
+        return self._format.event(event, answer)
+
+    def _read_choice(self, choice: Choice, now: float) -> None:
+        exchange = self._exchange
+        if choice.finish_reason:
+            self._finish_seen = True
+            exchange.finish_reason = choice.finish_reason
+        text = _text_of(choice)
+        if not text:
+            return
+        if exchange.first_token_at is None:
+            exchange.first_token_at = now
+        exchange.last_token_at = now
+        exchange.deltas += 1
+        exchange.keep_text(text)
+        self._live.streamed_tokens += 1
+
+    async def _read_to_end(self, response: aiohttp.ClientResponse) -> None:
+        """Read what follows `[DONE]`, nothing as a rule, so that the connection can be used again."""
+        try:
+            async with asyncio.timeout(_LAST_BYTES_S):
+                while await response.content.readany():
+                    pass
+        except (TimeoutError, aiohttp.ClientError, ConnectionError):
+            self._close_upstream()
+
+    # Sending, and the ways in which an exchange is interrupted
+
+    async def _send_part(self, body: bytes) -> None:
+        self._sending = True
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        self._sending = False
+        self._active_at = time.monotonic()
+
+    async def _send_last(self, body: bytes) -> None:
+        self._ended = True
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def _watch_client(self, receive: Receive, task: "asyncio.Task[None]") -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if not self._ended:
+            self._interrupt("the client left", task)
+
+    def _interrupt(self, reason: AppError | str, task: "asyncio.Task[None]") -> None:
+        if self._interruption is None:
+            self._interruption = reason
+            task.cancel()
+
+    def _watch_for_silence(self) -> None:
+        """Arm the one timer that ends the exchange after `GATEWAY_IDLE_TIMEOUT_S` without a byte moving."""
+        task = asyncio.current_task()
+        assert task is not None
+        loop = task.get_loop()
+        bound = self._settings.idle_timeout_s
+        self._active_at = time.monotonic()
+
+        def check() -> None:
+            left = self._active_at + bound - time.monotonic()
+            if left > 0:
+                self._timer = loop.call_later(left, check)
+            elif not self._ended:
+                self._interrupt("the client took nothing" if self._sending else self._silent(bound), task)
+
+        self._timer = loop.call_later(bound, check)
+
+    def _silent(self, bound: float) -> EngineTimeout:
+        return EngineTimeout(
+            f"{self._backend.name} fell silent in the middle of the answer for {bound:g} s (GATEWAY_IDLE_TIMEOUT_S)"
+        )
+
+    async def _interrupted(self) -> None:
+        reason = self._interruption
+        self._close_upstream()
+        if isinstance(reason, AppError):
+            await self._fail(reason)
+
+    async def _fail(self, error: AppError) -> None:
+        self._close_upstream()
+        self._exchange.outcome = "failed"
+        self._exchange.error_code = error.code
+        if isinstance(error, EngineUnreachable):
+            self._backends.lost(self._backend.name)
+        if not self._head_sent:
+            raise error
+        await self._send_last(self._format.error(error))
+
+    def _lost(self, error: Exception) -> EngineUnreachable:
+        return EngineUnreachable(
+            f"the connection to {self._backend.name} was lost in the middle of the answer: {error}"
+        )
+
+    def _close_upstream(self) -> None:
+        if self._response is not None:
+            self._response.close()
+
+    async def _settle(self) -> None:
+        exchange = self._exchange
+        if exchange.usage is None and (exchange.outcome != "failed" or self._head_sent):
+            try:
+                await count_usage(exchange, self._backend.api)
+            except asyncio.CancelledError:
+                estimate_usage(exchange)
+        self._live.end(exchange)
+        self._metrics.settle(exchange, time.monotonic() - exchange.started)
+
+
+def _text_of(choice: Choice) -> str:
+    """Return what a choice adds to the answer, whatever it is: text, reasoning or a tool call's arguments."""
+    part: Delta | None = choice.delta or choice.message
+    if part is None:
+        return choice.text or ""
+    text = part.content or part.reasoning_content or part.reasoning or ""
+    if not text and part.tool_calls:
+        names = (call.function for call in part.tool_calls if call.function is not None)
+        text = "".join((function.name or "") + (function.arguments or "") for function in names)
+    return text

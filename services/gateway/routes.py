@@ -1,0 +1,169 @@
+"""The routes that are not hot: models, status and the page."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import FileResponse, Response
+
+from services import __version__
+from services.gateway.catalogue import DEFAULT_ALIAS, Entry
+from services.gateway.door import Door
+from services.gateway.exchange import Exchange
+from services.kit.errors import NotFound
+
+_PAGE = Path(__file__).parent / "page"
+_PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cache-Control": "no-cache",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_OWNED_BY = "sparkstack"
+
+
+
+def door_of(request: Request) -> Door:
+    """Return the gateway's door."""
+    door: Door = request.app.state.door
+    return door
+
+
+async def identify(request: Request) -> str:
+    """Return the caller's name; a dependency of every keyed route.
+
+    Raises:
+        InvalidApiKey, PermissionDenied
+    """
+    return door_of(request).keys.identify(request.scope)  # type: ignore[arg-type]
+
+
+public = APIRouter()
+keyed = APIRouter(dependencies=[Depends(identify)])
+
+
+@keyed.get("/v1/models", tags=["openai"], summary="Every model, at once, with its state")
+async def list_models(request: Request) -> dict[str, Any]:
+    """Answers from memory whatever is broken behind it; `sparkstack` holds what OpenAI's form has no field for."""
+    door = door_of(request)
+    return {"object": "list", "data": [_model(door, entry) for entry in door.catalogue.entries()]}
+
+
+@keyed.get("/v1/models/{model:path}", tags=["openai"], summary="One model, by id or alias")
+async def get_model(request: Request, model: str) -> dict[str, Any]:
+    """Answers with the model's own id, also where an alias was asked for."""
+    door = door_of(request)
+    target = door.catalogue.resolve(model)
+    return next(_model(door, entry) for entry in door.catalogue.entries() if entry.target is target)
+
+
+def _model(door: Door, entry: Entry) -> dict[str, Any]:
+    facts = entry.target.facts
+    backend = door.backends[entry.target.backend]
+    return {
+        "id": entry.target.public_id,
+        "object": "model",
+        "created": facts.created,
+        "owned_by": _OWNED_BY,
+        "sparkstack": {
+            "state": backend.state,
+            "backend": backend.name,
+            "aliases": list(entry.aliases),
+            "capabilities": list(facts.capabilities),
+            "context_tokens": facts.context_tokens,
+        },
+    }
+
+
+@keyed.get("/status", tags=["stack"], summary="Models, memory, live requests and rates: what the page shows")
+async def status(request: Request) -> dict[str, Any]:
+    """Figures of this moment; rates are over the last ten seconds."""
+    door = door_of(request)
+    memory = psutil.virtual_memory()
+    requests_per_s, tokens_per_s = door.live.rates()
+    totals = door.live.totals
+    entries = door.catalogue.entries()
+    return {
+        "version": __version__,
+        "uptime_s": round(time.monotonic() - request.app.state.started_at, 1),
+        "ready": any(backend.state == "ready" for backend in door.backends.all()),
+        "default_model": next((e.target.public_id for e in entries if DEFAULT_ALIAS in e.aliases), None),
+        "models": [_model_status(door, entry) for entry in entries],
+        "backends": [
+            {"name": b.name, "url": b.api.url, "state": b.state, "message": b.message} for b in door.backends.all()
+        ],
+        "memory": {
+            "total_bytes": memory.total,
+            "available_bytes": memory.available,
+            "gateway_rss_bytes": psutil.Process().memory_info().rss,
+        },
+        "live": [_exchange(exchange) for exchange in door.live],
+        "rates": {"requests_per_s": round(requests_per_s, 2), "tokens_per_s": round(tokens_per_s, 1)},
+        "totals": {
+            "requests": totals.requests,
+            "failed": totals.failed,
+            "cancelled": totals.cancelled,
+            "prompt_tokens": totals.prompt_tokens,
+            "completion_tokens": totals.completion_tokens,
+        },
+    }
+
+
+def _model_status(door: Door, entry: Entry) -> dict[str, Any]:
+    facts = entry.target.facts
+    backend = door.backends[entry.target.backend]
+    return {
+        "id": entry.target.public_id,
+        "state": backend.state,
+        "backend": backend.name,
+        "engine": backend.engine,
+        "aliases": list(entry.aliases),
+        "capabilities": list(facts.capabilities),
+        "context_tokens": facts.context_tokens,
+        "size_bytes": facts.size_bytes,
+        "parameters": facts.parameters,
+        "quantization": facts.quantization,
+        "requests_in_flight": door.live.in_flight(entry.target.public_id),
+    }
+
+
+def _exchange(exchange: Exchange) -> dict[str, Any]:
+    seconds = time.monotonic() - exchange.started
+    per_token_s = exchange.per_token_s
+    return {
+        "request_id": exchange.request_id,
+        "model": exchange.model,
+        "operation": exchange.operation,
+        "stream": exchange.stream,
+        "phase": "waiting" if exchange.first_token_at is None else "streaming",
+        "seconds": round(seconds, 2),
+        "tokens": exchange.deltas,
+        "tokens_per_s": round(1 / per_token_s, 1) if per_token_s else 0.0,
+        "client": exchange.client,
+    }
+
+
+@public.get("/", include_in_schema=False)
+async def page() -> Response:
+    """The page; it asks for the key itself."""
+    return _page_file("index.html")
+
+
+@public.get("/page/{name}", include_in_schema=False)
+async def page_file(name: str) -> Response:
+    """A file of the page."""
+    return _page_file(name)
+
+
+def _page_file(name: str) -> Response:
+    path = _PAGE / name
+    media_type = _PAGE_TYPES.get(path.suffix)
+    if media_type is None or path.parent != _PAGE or not path.is_file():
+        raise NotFound(f"the page has no file {name!r}")
+    return FileResponse(path, media_type=media_type, headers=_PAGE_HEADERS)
