@@ -66,7 +66,11 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         return checks or {"backends": "none is configured: sparkstack gateway --backend NAME=URL"}
 
     app = create_kit_app(
-        service="gateway", title="sparkstack gateway", registry=registry, lifespan=lifespan, readiness=readiness
+        service="gateway",
+        title="sparkstack gateway",
+        registry=registry,
+        lifespan=lifespan,
+        readiness=readiness,
     )
     app.include_router(public)
     app.include_router(keyed)
@@ -106,7 +110,9 @@ def _door(
     return Door(
         settings=settings,
         keys=Keys(
-            settings.api_keys, allow_loopback=settings.allow_loopback_without_key, origins=settings.cors_origins
+            settings.api_keys,
+            allow_loopback=settings.allow_loopback_without_key,
+            origins=settings.cors_origins,
         ),
         catalogue=catalogue,
         backends=Backends(backends, catalogue, metrics, settings.discovery_interval_s),

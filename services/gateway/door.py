@@ -45,7 +45,14 @@ class Door:
         return self.catalogue.resolve(name)
 
     def begin(
-        self, scope: Scope, client: str, target: Target, operation: str, *, stream: bool, fields: Mapping[str, Any]
+        self,
+        scope: Scope,
+        client: str,
+        target: Target,
+        operation: str,
+        *,
+        stream: bool,
+        fields: Mapping[Any, Any],
     ) -> Exchange:
         """Return the exchange of a request."""
         request_id = scope[REQUEST_ID].decode()
@@ -100,5 +107,3 @@ def _figures(exchange: Exchange) -> dict[str, Any]:
         figures["completion_tokens"] = exchange.usage.completion_tokens
         figures["usage_source"] = exchange.usage_source
     return figures
-
-

@@ -7,8 +7,44 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.gateway.exchange import Exchange
 
-_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68)
-_PER_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5)
+_SECONDS = (
+    0.01,
+    0.02,
+    0.04,
+    0.08,
+    0.16,
+    0.32,
+    0.64,
+    1.28,
+    2.56,
+    5.12,
+    10.24,
+    20.48,
+    40.96,
+    81.92,
+    163.84,
+    327.68,
+)
+_PER_TOKEN_S = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.015,
+    0.02,
+    0.025,
+    0.03,
+    0.04,
+    0.05,
+    0.075,
+    0.1,
+    0.15,
+    0.2,
+    0.3,
+    0.5,
+    1,
+    2.5,
+)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
 _MODEL = ["gen_ai_request_model"]
 
@@ -69,7 +105,10 @@ class GatewayMetrics:
             registry=registry,
         )
         self.backend_up = Gauge(
-            "gateway_backend_up", "1 where the backend answered its last discovery.", ["backend"], registry=registry
+            "gateway_backend_up",
+            "1 where the backend answered its last discovery.",
+            ["backend"],
+            registry=registry,
         )
         self.in_flight = Gauge("gateway_requests_in_flight", "Requests being relayed now.", registry=registry)
         self._models: dict[str, _ModelMetrics] = {}

@@ -222,9 +222,7 @@ class Relay:
             except TimeoutError:
                 if self._format.keep_alive:
                     await self._send_part(self._format.keep_alive)
-        raise EngineTimeout(
-            f"{self._backend.name} sent no token within {bound:g} s (GATEWAY_FIRST_TOKEN_TIMEOUT_S)"
-        )
+        raise EngineTimeout(f"{self._backend.name} sent no token within {bound:g} s (GATEWAY_FIRST_TOKEN_TIMEOUT_S)")
 
     async def _forward(self, chunk: bytes) -> None:
         """Relay the whole events in `chunk`; the tail of an unfinished one waits in the splitter."""
@@ -269,8 +267,12 @@ class Relay:
             answer = read_answer(data)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             if event_name(event) == b"error":
-                raise from_error_event(msgspec.json.encode(data.decode("utf-8", "replace")), self._backend.name) from None
-            raise EngineInvalidResponse(f"{self._backend.name} sent an event of {len(data)} bytes that is no JSON") from None
+                raise from_error_event(
+                    msgspec.json.encode(data.decode("utf-8", "replace")), self._backend.name
+                ) from None
+            raise EngineInvalidResponse(
+                f"{self._backend.name} sent an event of {len(data)} bytes that is no JSON"
+            ) from None
         if answer is not None:
             if answer.error is not msgspec.UNSET and bytes(answer.error) != b"null":
                 raise from_error_event(bytes(answer.error), self._backend.name)

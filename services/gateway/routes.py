@@ -28,7 +28,6 @@ _PAGE_HEADERS = {
 _OWNED_BY = "sparkstack"
 
 
-
 def door_of(request: Request) -> Door:
     """Return the gateway's door."""
     door: Door = request.app.state.door

@@ -25,7 +25,10 @@ class GatewaySettings(ServiceSettings):
     host: str = Field("127.0.0.1", description="address to listen on; beyond loopback only with a key")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on (0: any free one)")
     ollama_port: int = Field(
-        0, ge=0, le=65535, description="second port for Ollama clients, used when free (0: none; the stack: 11434)"
+        0,
+        ge=0,
+        le=65535,
+        description="second port for Ollama clients, used when free (0: none; the stack: 11434)",
     )
     api_keys: Words = Field(
         (),
@@ -41,9 +44,7 @@ class GatewaySettings(ServiceSettings):
     backends: Pairs = Field(
         default_factory=dict, description="NAME=URL by comma: OpenAI-compatible servers to stand in front of"
     )
-    backend_keys: Pairs = Field(
-        default_factory=dict, description="NAME=KEY by comma: keys that these servers want"
-    )
+    backend_keys: Pairs = Field(default_factory=dict, description="NAME=KEY by comma: keys that these servers want")
     catalogue: Path | None = Field(None, description="catalogue.json with backends and model facts (made by up)")
     aliases: Pairs = Field(default_factory=dict, description="ALIAS=MODEL by comma")
     default_model: str = Field("", description="model behind the alias `default` (empty: the first chat model)")
@@ -64,7 +65,9 @@ class GatewaySettings(ServiceSettings):
     )
     discovery_interval_s: float = Field(5, gt=0, description="how often the backends' models are asked for")
     log_level: str = Field(
-        "INFO", validation_alias="LOG_LEVEL", pattern="^(?i:debug|info|warning|error|critical)$",
+        "INFO",
+        validation_alias="LOG_LEVEL",
+        pattern="^(?i:debug|info|warning|error|critical)$",
         description="debug, info, warning or error",
     )
 

@@ -106,9 +106,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
 async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        known: AppError = NotFound(
-            f"there is no {request.url.path} here; /openapi.json lists what there is"
-        )
+        known: AppError = NotFound(f"there is no {request.url.path} here; /openapi.json lists what there is")
     elif error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         known = MethodNotAllowed(f"{request.method} is not allowed on {request.url.path}; use {allowed}")

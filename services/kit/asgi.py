@@ -64,9 +64,7 @@ async def _next(receive: Receive) -> dict[str, Any]:
         async with asyncio.timeout(BODY_IDLE_S):
             message: dict[str, Any] = await receive()
     except TimeoutError:
-        raise RequestTimeout(
-            f"no byte of the request body came for {BODY_IDLE_S:.0f} s; send it again"
-        ) from None
+        raise RequestTimeout(f"no byte of the request body came for {BODY_IDLE_S:.0f} s; send it again") from None
     if message["type"] == "http.disconnect":
         raise ClientLeft
     return message

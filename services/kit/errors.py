@@ -50,9 +50,7 @@ class AppError(Exception):
 
     def envelope(self) -> dict[str, Any]:
         """Return the JSON document that the client parses."""
-        return {
-            "error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
-        }
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
     def body(self) -> bytes:
         """Return the envelope as UTF-8 JSON."""

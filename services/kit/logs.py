@@ -31,9 +31,7 @@ def configure_logs(service: str, level: str = "INFO", *, console: bool = False) 
     ]
     number = logging.getLevelNamesMapping()[level.upper()]
     renderer: list[structlog.types.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
-        if console
-        else [_adder(service), structlog.processors.JSONRenderer(_encode)]
+        [structlog.dev.ConsoleRenderer()] if console else [_adder(service), structlog.processors.JSONRenderer(_encode)]
     )
     structlog.configure(
         processors=[*shared, *renderer],

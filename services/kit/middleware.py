@@ -87,9 +87,7 @@ class Telemetry:
     def _span(self, scope: Scope) -> Any:
         if self._tracer is None or scope["path"] in _QUIET_ROUTES:
             return nullcontext()
-        carrier = {
-            name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in TRACE_HEADERS
-        }
+        carrier = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in TRACE_HEADERS}
         return self._tracer.server_span(f"{scope['method']} {scope['path']}", carrier)
 
     def _finish(self, scope: Scope, route: str, status: int, seconds: float, fields: dict[str, Any]) -> None:

@@ -40,9 +40,7 @@ class Tracer:
     def server_span(self, name: str, carrier: Mapping[str, str]) -> AbstractContextManager[Span]:
         """Open the span of one request, a child of the caller's where `carrier` names one."""
         context = self._propagate.extract(carrier)
-        span: AbstractContextManager[Span] = self._tracer.start_as_current_span(
-            name, context=context, kind=self._kind
-        )
+        span: AbstractContextManager[Span] = self._tracer.start_as_current_span(name, context=context, kind=self._kind)
         return span
 
     def outgoing_headers(self) -> dict[str, str]:
@@ -58,7 +56,5 @@ class Tracer:
 
 def tracer_from_environment(service: str, version: str) -> Tracer | None:
     """Return a tracer when an OTLP endpoint is set, else None."""
-    configured = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get(
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
-    )
+    configured = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     return Tracer(service, version) if configured else None

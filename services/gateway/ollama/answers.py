@@ -159,7 +159,10 @@ def _logprobs(choice: Choice) -> dict[str, Any]:
 def _whole_call(call: dict[str, Any]) -> dict[str, Any]:
     function = call.get("function") or {}
     return {
-        "function": {"name": function.get("name", ""), "arguments": _arguments(function.get("arguments") or "")}
+        "function": {
+            "name": function.get("name", ""),
+            "arguments": _arguments(function.get("arguments") or ""),
+        }
     }
 
 

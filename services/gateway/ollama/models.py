@@ -43,7 +43,7 @@ def shown(target: Target, backend: Backend) -> dict[str, Any]:
     facts = target.facts
     family = facts.family or "unknown"
     return {
-        "modelfile": f"# served by {backend.name} ({backend.engine}) as {target.upstream_id}\nFROM {target.public_id}\n",
+        "modelfile": f"# served by {backend.name} as {target.upstream_id}\nFROM {target.public_id}\n",
         "parameters": "",
         "template": "",
         "license": facts.licence or "",
@@ -61,7 +61,12 @@ def shown(target: Target, backend: Backend) -> dict[str, Any]:
 
 def capabilities(facts: ModelFacts) -> list[str]:
     """Return the capabilities in Ollama's words; what nobody described can at least complete."""
-    words = {"chat": "completion", "completion": "completion", "embeddings": "embedding", "reasoning": "thinking"}
+    words = {
+        "chat": "completion",
+        "completion": "completion",
+        "embeddings": "embedding",
+        "reasoning": "thinking",
+    }
     found = [words.get(name, name) for name in facts.capabilities]
     return list(dict.fromkeys(found)) or ["completion"]
 

@@ -60,12 +60,8 @@ class OllamaRoute(RawRoute):
         target = await self.resolve(name)
         body = msgspec.json.encode({"model": target.upstream_id, **document})
         fields = {key: msgspec.json.encode(document[key]) for key in ("messages", "prompt", "input") if key in document}
-        exchange = self.door.begin(
-            scope, client, target, operation, stream=bool(document.get("stream")), fields=fields
-        )
-        await self.door.relay(
-            scope, receive, send, exchange, answer_format, path=path, body=body, headers=headers
-        )
+        exchange = self.door.begin(scope, client, target, operation, stream=bool(document.get("stream")), fields=fields)
+        await self.door.relay(scope, receive, send, exchange, answer_format, path=path, body=body, headers=headers)
 
 
 async def _send_json(send: Send, document: Any) -> None:
@@ -120,7 +116,15 @@ class Embed(OllamaRoute):
         answer_format = EmbedFormat(request.model, legacy=False)
         document = embed_body(request)
         await self.generate(
-            scope, receive, send, client, request.model, "embeddings", "/v1/embeddings", document, answer_format
+            scope,
+            receive,
+            send,
+            client,
+            request.model,
+            "embeddings",
+            "/v1/embeddings",
+            document,
+            answer_format,
         )
 
 
@@ -135,7 +139,15 @@ class LegacyEmbeddings(OllamaRoute):
         document = embed_body(EmbedRequest(model=request.model, input=request.prompt))
         answer_format = EmbedFormat(request.model, legacy=True)
         await self.generate(
-            scope, receive, send, client, request.model, "embeddings", "/v1/embeddings", document, answer_format
+            scope,
+            receive,
+            send,
+            client,
+            request.model,
+            "embeddings",
+            "/v1/embeddings",
+            document,
+            answer_format,
         )
 
 
@@ -204,4 +216,3 @@ OLLAMA_ROUTES: tuple[type[OllamaRoute], ...] = (
     Running,
     Version,
 )
-

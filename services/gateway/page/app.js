@@ -10,34 +10,56 @@ import { StatusView } from "./status.js";
 const keyForm = byId("key-form");
 const keyField = byId("key-field");
 
-const chat = new Chat(askForKey);
+let refusedBefore = false; // a key was sent and refused since the last answer
+
+const chat = new Chat(() => poll.now());
 const statusView = new StatusView((model) => chat.pick(model));
 const connect = new ConnectView(forgetKey);
 
 const poll = new StatusPoll(
   (status) => {
     closeKeyForm();
+    refusedBefore = false;
     // An answer without a key: this gateway asks for none.
     connect.keyless = key.get() === null;
     statusView.render(status);
     chat.offer(status.models, status.default_model);
   },
   (error) => {
-    if (error.status === 401) askForKey();
+    if (error.status === 401 || error.status === 403) onRefused(error);
     else statusView.renderDown(error);
   },
 );
 
-function askForKey() {
+/**
+ * A key that is refused is dropped and the gateway asked again without one: it may need none, and a key of
+ * an earlier start must not stand in the way.
+ */
+function onRefused(error) {
+  if (key.get() === null) {
+    askForKey(error);
+    return;
+  }
+  key.forget();
+  refusedBefore = true;
+  poll.now();
+}
+
+function askForKey(error) {
   statusView.renderLocked();
   connect.keyless = false;
-  const refused = key.get() !== null;
-  setText(byId("key-why"), refused ? "The gateway refused this key." : "This gateway asks for its API key.");
-  keyForm.dataset.refused = refused;
-  keyField.setAttribute("aria-invalid", refused);
+  connect.render();
+  if (refusedBefore) setText(byId("key-why"), "The gateway refused the key it was given.");
+  else setText(byId("key-why"), error.status === 403 ? error.message : "This gateway asks for its API key.");
+  markRefused(refusedBefore);
   if (!keyForm.hidden) return;
   keyForm.hidden = false;
   keyField.focus();
+}
+
+function markRefused(refused) {
+  keyForm.dataset.refused = refused;
+  keyField.setAttribute("aria-invalid", refused);
 }
 
 function closeKeyForm() {
@@ -50,6 +72,7 @@ function closeKeyForm() {
 
 function forgetKey() {
   key.forget();
+  refusedBefore = false;
   connect.hideKey();
   poll.now();
 }
@@ -61,7 +84,7 @@ keyForm.addEventListener("submit", (event) => {
   } catch (error) {
     if (!(error instanceof GatewayError)) throw error;
     setText(byId("key-why"), error.message);
-    keyField.setAttribute("aria-invalid", true);
+    markRefused(true);
     return;
   }
   connect.render();

@@ -14,7 +14,7 @@ export class StatusPoll {
   #again = false;
   #failures = 0;
 
-  /** `onFailure` gets a GatewayError; after a 401 the poll rests until `now()` is called. */
+  /** `onFailure` gets a GatewayError; after a refusal (401, 403) the poll rests until `now()` is called. */
   constructor(onStatus, onFailure) {
     this.#onStatus = onStatus;
     this.#onFailure = onFailure;
@@ -49,7 +49,7 @@ export class StatusPoll {
     } catch (error) {
       this.#failures += 1;
       this.#onFailure(error);
-      if (error.status === 401) return null;
+      if (error.status === 401 || error.status === 403) return null;
       return Math.min(PERIOD_MS * 2 ** (this.#failures - 1), SLOWEST_MS);
     }
     this.#failures = 0;

@@ -3,7 +3,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const SAMPLES = 60;
 const LEAST_PEAK = 1; // an idle line lies on the floor instead of dancing with noise
-const MARGIN = 3;
+const MARGIN = 5;
 
 export class Sparkline {
   #svg;
