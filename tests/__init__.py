@@ -1,0 +1,1 @@
+"""Tests of what crosses services. A package, so that no other top-level `tests` can hide it."""

@@ -1,0 +1,1 @@
+"""Test doubles and helpers of the whole project: a scripted engine, real sockets, guards. See README.md."""
