@@ -60,7 +60,10 @@ async def _prompt_text(exchange: Exchange, api: OpenAICompatible) -> str:
 
 def _plain_prompt(exchange: Exchange) -> str:
     raw = exchange.fields.get("messages") or exchange.fields.get("prompt") or exchange.fields.get("input") or b'""'
-    return "\n".join(_texts(msgspec.json.decode(raw)))
+    try:
+        return "\n".join(_texts(msgspec.json.decode(raw)))
+    except RecursionError:  # a prompt that is nested this deeply has been refused by the engine anyway
+        return ""
 
 
 def _texts(value: Any) -> list[str]:

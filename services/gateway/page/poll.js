@@ -47,6 +47,7 @@ export class StatusPoll {
       const response = await request("status", { signal: AbortSignal.timeout(PATIENCE_MS) });
       status = await response.json();
     } catch (error) {
+      if (this.#again) return null; // asked before the key changed
       this.#failures += 1;
       this.#onFailure(error);
       if (error.status === 401 || error.status === 403) return null;
