@@ -1,0 +1,103 @@
+# The project's verbs. GNU make 3.81 (macOS) or later.
+# MODE, PROFILE, MODELS, GGUF, OFFLINE and the services' variables reach the commands through the environment:
+#     make up GGUF=/path/to/model.gguf        OFFLINE=1 make up        make up ARGS=--help
+
+PYTHON ?= python3
+ARGS ?=
+
+SPARKSTACK := .venv/bin/sparkstack
+BIN := .venvs/test/bin
+# As many test processes as there are cores, at most eight.
+PARALLEL := --numprocesses logical --maxprocesses 8
+CODE := services tests loadtests scripts
+PEERS := peer-vllm-router peer-litellm
+
+# Makes an environment, or finds in milliseconds that it is up to date.
+bootstrap = $(PYTHON) scripts/bootstrap.py $(1) || { command -v $(PYTHON) >/dev/null 2>&1 || \
+	echo "No $(PYTHON) here: install Python 3.11 or later (Debian: sudo apt-get install python3 python3-venv)."; \
+	exit 1; }
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help up down restart status logs doctor test test-fast test-slow check fmt lock lock-check bench \
+	bench-peers clean distclean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# --- the stack
+
+up: ## start the stack, wait until it answers, print where
+	@$(call bootstrap,embedded)
+	@$(SPARKSTACK) up $(ARGS)
+
+down: ## stop the stack and leave nothing behind
+	@if [ -x $(SPARKSTACK) ]; then $(SPARKSTACK) down $(ARGS); else echo "Nothing to stop: \`make up\` has not been run here."; fi
+
+restart: ## stop and start the stack again
+	@$(call bootstrap,embedded)
+	@$(SPARKSTACK) restart $(ARGS)
+
+status: ## show each service's state and what is being waited for
+	@$(call installed,status)
+
+logs: ## show the services' logs (ARGS="gateway" for one of them)
+	@$(call installed,logs)
+
+doctor: ## look at the machine and the stack, and say what is wrong
+	@$(call installed,doctor)
+
+installed = if [ -x $(SPARKSTACK) ]; then $(SPARKSTACK) $(1) $(ARGS); else \
+	echo "Nothing is set up here yet: run \`make up\` first."; exit 1; fi
+
+# --- development
+
+test: ## everything: checks, fast tests, then the slow ones on the real stack
+	@$(call bootstrap,test)
+	@$(PYTHON) scripts/debian.py install chromium
+	@$(MAKE) --no-print-directory check test-fast test-slow
+
+test-fast: ## the tests that need no real engine or browser, side by side (ARGS="-k name")
+	@$(call bootstrap,test)
+	@$(BIN)/pytest -m "not slow" $(PARALLEL) $(ARGS)
+
+test-slow: ## the tests on real engines, browsers and the whole stack, one after another
+	@$(call bootstrap,test)
+	@$(BIN)/pytest -m slow $(ARGS)
+
+check: lock-check ## lint, format, types, the rules of imports, the locks
+	@$(BIN)/ruff check --quiet $(CODE)
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo
+	@bash -n .ci/run
+	@echo "check: all is well"
+
+fmt: ## format the code and mend what the linter can mend
+	@$(call bootstrap,test)
+	@$(BIN)/ruff check --fix --quiet $(CODE) || true
+	@$(BIN)/ruff format $(CODE)
+
+lock: ## resolve all lock files anew (ARGS=--upgrade takes newer versions)
+	@$(call bootstrap,test)
+	@$(BIN)/python scripts/lock.py write $(ARGS)
+
+lock-check: ## do the locks hold what pyproject.toml asks for? (no network)
+	@$(call bootstrap,test)
+	@$(BIN)/python scripts/lock.py check
+
+bench: ## measure what the gateway costs, beside each peer that is installed
+	@$(call bootstrap,bench)
+	@.venvs/bench/bin/python -m loadtests.gateway_overhead $(ARGS)
+
+bench-peers: ## install the peers of `make bench`, each in an environment of its own
+	@$(call bootstrap,$(PEERS))
+	@$(PYTHON) scripts/debian.py unpack nginx
+
+clean: ## stop the stack, remove its state, logs and all caches
+	@if [ -x $(SPARKSTACK) ]; then $(SPARKSTACK) down; fi
+	rm -rf .state build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
+	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## also remove the environments (.env with your key stays)
+	rm -rf .venv .venvs
