@@ -51,6 +51,17 @@ class Keys:
         self._require_local(scope)
         return LOOPBACK_CLIENT
 
+    def guard_metrics(self, scope: Scope) -> None:
+        """Let this machine see the metrics without a key, and nobody else.
+
+        Raises:
+            InvalidApiKey, PermissionDenied: from elsewhere, also through a proxy on this machine, without a key.
+        """
+        if _presented(scope) is not None:
+            self.identify(scope)
+        else:
+            self._require_local(scope)
+
     def _require_local(self, scope: Scope) -> None:
         client = scope.get("client")
         if client is None or not _is_loopback(client[0]):

@@ -1,5 +1,6 @@
 """The routes that are not hot: models, status and the page."""
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def _model(door: Door, entry: Entry) -> dict[str, Any]:
 async def status(request: Request) -> dict[str, Any]:
     """Figures of this moment; rates are over the last ten seconds."""
     door = door_of(request)
-    memory = psutil.virtual_memory()
+    memory = await asyncio.to_thread(_memory)  # it reads files of /proc
     requests_per_s, tokens_per_s = door.live.rates()
     totals = door.live.totals
     entries = door.catalogue.entries()
@@ -97,11 +98,7 @@ async def status(request: Request) -> dict[str, Any]:
         "backends": [
             {"name": b.name, "url": b.api.url, "state": b.state, "message": b.message} for b in door.backends.all()
         ],
-        "memory": {
-            "total_bytes": memory.total,
-            "available_bytes": memory.available,
-            "gateway_rss_bytes": psutil.Process().memory_info().rss,
-        },
+        "memory": memory,
         "live": [_exchange(exchange) for exchange in door.live],
         "rates": {"requests_per_s": round(requests_per_s, 2), "tokens_per_s": round(tokens_per_s, 1)},
         "totals": {
@@ -111,6 +108,15 @@ async def status(request: Request) -> dict[str, Any]:
             "prompt_tokens": totals.prompt_tokens,
             "completion_tokens": totals.completion_tokens,
         },
+    }
+
+
+def _memory() -> dict[str, int]:
+    memory = psutil.virtual_memory()
+    return {
+        "total_bytes": memory.total,
+        "available_bytes": memory.available,
+        "gateway_rss_bytes": psutil.Process().memory_info().rss,
     }
 
 
@@ -149,13 +155,13 @@ def _exchange(exchange: Exchange) -> dict[str, Any]:
 
 
 @public.get("/", include_in_schema=False)
-async def page() -> Response:
+def page() -> Response:
     """The page; it asks for the key itself."""
     return _page_file("index.html")
 
 
 @public.get("/page/{name}", include_in_schema=False)
-async def page_file(name: str) -> Response:
+def page_file(name: str) -> Response:
     """A file of the page."""
     return _page_file(name)
 

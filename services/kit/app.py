@@ -27,6 +27,7 @@ def create_app(
     registry: CollectorRegistry,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     readiness: Callable[[], Awaitable[Checks]],
+    metrics_guard: Callable[[Request], None] = lambda _request: None,
 ) -> FastAPI:
     """Return an app with the error envelope, telemetry, `/livez`, `/readyz` and `/metrics`.
 
@@ -36,6 +37,7 @@ def create_app(
         registry: the app's own metrics registry (`kit.metrics.new_registry`).
         lifespan: holds the service's clients.
         readiness: returns the checks of `/readyz`; it must answer at once, from memory.
+        metrics_guard: raises an AppError where the caller may not see `/metrics`.
     """
     tracer = tracer_from_environment(service, __version__)
 
@@ -52,12 +54,16 @@ def create_app(
     app.add_exception_handler(AppError, _app_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
-    _add_health(app, service, registry, readiness)
+    _add_health(app, service, registry, readiness, metrics_guard)
     return app
 
 
 def _add_health(
-    app: FastAPI, service: str, registry: CollectorRegistry, readiness: Callable[[], Awaitable[Checks]]
+    app: FastAPI,
+    service: str,
+    registry: CollectorRegistry,
+    readiness: Callable[[], Awaitable[Checks]],
+    metrics_guard: Callable[[Request], None],
 ) -> None:
     @app.get("/livez", tags=["health"], summary="The process answers; touches nothing else")
     async def livez() -> dict[str, str]:
@@ -77,7 +83,8 @@ def _add_health(
         )
 
     @app.get("/metrics", tags=["health"], summary="Prometheus metrics", response_class=Response)
-    async def metrics() -> Response:
+    async def metrics(request: Request) -> Response:
+        metrics_guard(request)
         return Response(render(registry), headers={"content-type": CONTENT_TYPE})
 
 

@@ -60,3 +60,12 @@ def test_a_page_of_this_machine_or_of_a_listed_origin_may_call_without_a_key() -
     keys = Keys((), allow_loopback=True, origins=("https://ui.example",))
     assert keys.identify(scope(origin="http://localhost:3000")) == LOOPBACK_CLIENT
     assert keys.identify(scope(origin="https://ui.example")) == LOOPBACK_CLIENT
+
+
+def test_metrics_are_open_to_this_machine_alone() -> None:
+    keys = Keys(("k1",), allow_loopback=False)
+    keys.guard_metrics(scope())
+    keys.guard_metrics(scope(client="10.0.0.7", host="spark:8000", authorization="Bearer k1"))
+    for elsewhere in (scope(client="10.0.0.7"), scope(x_forwarded_for="1.2.3.4"), scope(authorization="Bearer no")):
+        with pytest.raises((InvalidApiKey, PermissionDenied)):
+            keys.guard_metrics(elsewhere)
