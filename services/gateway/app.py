@@ -65,12 +65,16 @@ def create_app(settings: GatewaySettings) -> FastAPI:
             return {name: state for name, state in checks.items() if state == "ok"}
         return checks or {"backends": "none is configured: sparkstack gateway --backend NAME=URL"}
 
+    def metrics_guard(request: Request) -> None:
+        app.state.door.keys.guard_metrics(request.scope)
+
     app = create_kit_app(
         service="gateway",
         title="sparkstack gateway",
         registry=registry,
         lifespan=lifespan,
         readiness=readiness,
+        metrics_guard=metrics_guard,
     )
     app.include_router(public)
     app.include_router(keyed)

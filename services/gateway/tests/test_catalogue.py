@@ -5,7 +5,7 @@ from services.kit.errors import ModelNotFound
 
 
 def models(*ids: str) -> list[ModelFacts]:
-    return [ModelFacts(id) for id in ids]
+    return [ModelFacts(name) for name in ids]
 
 
 def test_a_model_is_found_by_id_by_backend_and_id_and_by_alias() -> None:
