@@ -1,0 +1,1 @@
+"""What the stack costs and carries under load; each load test is a package of its own."""
