@@ -1,0 +1,82 @@
+"""The entry point: the list of verbs, each imported when it is called."""
+
+import importlib
+import os
+import sys
+
+import click
+
+from services import __version__
+from services.cli.home import MARK, load_environment
+
+# verb → where it is, and what the list of verbs says of it. `sparkstack --help` imports none of them.
+VERBS = {
+    "up": ("services.cli.up:up", "start the stack, wait until it answers, print where"),
+    "down": ("services.cli.down:down", "stop the stack and leave nothing behind"),
+    "status": ("services.cli.status:status", "show each service's state and what is being waited for"),
+    "logs": ("services.cli.logs:logs", "show the services' logs, or follow them"),
+    "restart": ("services.cli.restart:restart", "restart one service, or all"),
+    "doctor": ("services.cli.doctor:doctor", "look at the machine and the stack, and say what is wrong"),
+    "key": ("services.cli.key:key", "print the API key that clients send"),
+    "gateway": ("services.gateway.commands:gateway", "run the gateway alone, in front of any server"),
+    "engine": ("services.engines.commands:engine", "run one engine in the foreground"),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs in their own order."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a verb."""
+        if cmd_name not in VERBS:
+            return None
+        module, attribute = VERBS[cmd_name][0].split(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of verbs without importing them."""
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, line) for verb, (_, line) in VERBS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sparkstack")
+def cli() -> None:
+    """Run LLM services on one machine behind one gateway.
+
+    SPARKSTACK_HOME names the project's folder, SPARKSTACK_STATE the one for state and logs (.state there).
+    Variables are also read from .env in the project's folder; the environment wins.
+    """
+    # What the stack has started has got its variables already.
+    if MARK not in os.environ:
+        load_environment()
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    try:
+        sys.exit(cli.main(prog_name="sparkstack", standalone_mode=False))
+    except click.Abort:
+        click.echo("\nsparkstack: interrupted", err=True)
+        sys.exit(130)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        click.echo(f"sparkstack: {error.format_message()}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `sparkstack logs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The one table of services: what runs, how it is started, where it listens, how to see that it is well.
+
+Process configuration is rendered from it. A new service is a new row.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service of the stack.
+
+    Args:
+        purpose: what it is for, in a few words for a person.
+        command: the verb of `sparkstack` that runs it in the foreground.
+        port_variable: the environment variable that moves it.
+        port: where it listens by default.
+        ports: how many ports from there on are tried; the first free one is taken.
+        health_path: answers 200 when it can do its work.
+        needs: services that are started before it and stopped after it.
+        variables: beginnings of the names of the variables that it reads; it is restarted when one changes.
+        code: folders under `services/` whose code it runs; it is restarted when that changes.
+    """
+
+    name: str
+    purpose: str
+    command: tuple[str, ...]
+    port_variable: str
+    port: int
+    health_path: str
+    ports: int = 1
+    needs: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()
+
+
+SERVICES = (
+    Service(
+        name="llamacpp",
+        purpose="engine: llama.cpp",
+        command=("engine", "llamacpp"),
+        port_variable="LLAMACPP_PORT",
+        port=8080,
+        ports=10,
+        health_path="/health",
+        variables=("GGML_", "OMP_"),
+        code=("engines",),
+    ),
+    Service(
+        name="gateway",
+        purpose="front door: OpenAI's and Ollama's APIs, page",
+        command=("gateway",),
+        port_variable="GATEWAY_PORT",
+        port=8000,
+        health_path="/readyz",
+        needs=("llamacpp",),
+        variables=("GATEWAY_", "LOG_LEVEL", "OTEL_", "SPARKSTACK_API_KEY"),
+        code=("gateway", "kit"),
+    ),
+)
+
+
+def find_service(name: str) -> Service | None:
+    """Return the row of this name."""
+    return next((service for service in SERVICES if service.name == name), None)
+
+
+def start_order(services: tuple[Service, ...] = SERVICES) -> list[Service]:
+    """Return the services so that each stands after those that it needs.
+
+    Raises:
+        ValueError: when one needs a service that isn't in the table, or they need each other in a circle.
+    """
+    rows = {service.name: service for service in services}
+    done: dict[str, Service] = {}
+    path: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in done:
+            return
+        if name in path:
+            raise ValueError(f"services need each other in a circle: {' → '.join([*path, name])}")
+        if name not in rows:
+            raise ValueError(f"{path[-1]} needs {name}, which is not in the table of services")
+        path.append(name)
+        for needed in rows[name].needs:
+            visit(needed)
+        done[path.pop()] = rows[name]
+
+    for service in services:
+        visit(service.name)
+    return list(done.values())
