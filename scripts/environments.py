@@ -28,6 +28,7 @@ STAMP = ".sparkstack-stamp"
 # Every file is checked against the locks, also those that build the one package that has no wheel.
 BUILD_LOCK = ROOT / "requirements" / "build.lock"
 CHECKED = ("--require-hashes", "--require-build-hashes", "--build-constraints", str(BUILD_LOCK))
+CHECKED += ("--preview-features", "build-dependency-hashes")  # else a warning that the second is new
 CHANGED = "its locks or commands have changed"
 
 
@@ -128,7 +129,7 @@ def _build(environment: Environment, reason: str) -> None:
     else:
         with _step(f"a virtual environment of Python {platform.python_version()}"):
             _remove(folder)
-            uv.run("venv", "--no-project", "--python", sys.executable, str(folder))
+            uv.run("venv", "--no-project", "--python", sys.executable, str(folder), quiet=True)
     locks = [str(path) for path in environment.lock_files]
     with _step("packages of " + ", ".join(f"requirements/{name}.lock" for name in environment.locks)):
         uv.run("pip", "sync", "--python", str(folder / "bin" / "python"), *CHECKED, *locks)
@@ -149,9 +150,13 @@ def _step(title: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Hold the lock of all environments, so that `make up` beside `make test` waits instead of colliding."""
+    """Hold the lock of all environments, so that `make up` beside `make test` waits instead of colliding.
+
+    The installer inherits it: where this process is killed, the next one waits for what it has left running.
+    """
     (ROOT / ".venvs").mkdir(exist_ok=True)
     with (ROOT / ".venvs" / ".lock").open("w") as lock:
+        os.set_inheritable(lock.fileno(), True)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

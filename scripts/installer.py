@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import termios
+import tty
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +165,7 @@ def run_shown(command: list[str], variables: dict[str, str]) -> tuple[int, str]:
     On a terminal the command gets a terminal too, so that its progress bars are drawn.
     """
     reader, writer = _terminal() if sys.stderr.isatty() else os.pipe()
-    process = subprocess.Popen(command, stderr=writer, stdin=subprocess.DEVNULL, env=variables)
+    process = subprocess.Popen(command, stderr=writer, stdin=subprocess.DEVNULL, env=variables, close_fds=False)
     os.close(writer)
     said = ""
     try:
@@ -181,6 +182,7 @@ def run_shown(command: list[str], variables: dict[str, str]) -> tuple[int, str]:
 def _terminal() -> tuple[int, int]:
     reader, writer = pty.openpty()
     columns, lines = shutil.get_terminal_size()
+    tty.setraw(writer)  # line ends are made by the terminal that it is shown on
     fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     return reader, writer
 
