@@ -1,5 +1,6 @@
 """.env.example names each variable of the services, with the default that the code has."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -8,7 +9,11 @@ from dotenv import dotenv_values
 from services.gateway.settings import GatewaySettings
 from services.kit.settings import describe_settings
 
-EXAMPLE = Path(__file__).parents[2] / ".env.example"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / ".env.example"
+OURS = re.compile(r"(?:GATEWAY|LLAMACPP|SPARKSTACK)_[A-Z_]*[A-Z]|MODE|GGUF|LOG_LEVEL")
+# They say where .env is, or mark our own processes: nothing that .env could set.
+NOT_SETTINGS = {"SPARKSTACK_HOME", "SPARKSTACK_STATE", "SPARKSTACK_UNIT"}
 # Set for the stack by `make up`, where the gateway alone has another default.
 STACK_DEFAULTS = {"GATEWAY_OLLAMA_PORT": "11434"}
 SPOKEN = {"False": "0", "True": "1"}
@@ -37,3 +42,14 @@ def test_the_defaults_in_the_example_are_those_of_the_code() -> None:
 
 def test_a_copy_of_the_example_sets_nothing_but_an_empty_key() -> None:
     assert dict(dotenv_values(EXAMPLE)) == {"SPARKSTACK_API_KEY": ""}
+
+
+def test_each_variable_that_the_code_names_is_in_the_example() -> None:
+    named = set()
+    for path in (ROOT / "services").rglob("*.py"):
+        if "tests" not in path.parts:
+            tree = ast.walk(ast.parse(path.read_text()))
+            words = [node.value for node in tree if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+            named |= {word for word in words if OURS.fullmatch(word)}
+    assert {"MODE", "LLAMACPP_PORT", "SPARKSTACK_API_KEY"} <= named
+    assert named - NOT_SETTINGS <= example().keys()
