@@ -149,8 +149,8 @@ class Relay:
                 size += len(chunk)
                 if size > _MAX_PLAIN_BYTES:
                     raise EngineInvalidResponse(f"{self._backend.name} answered with over {_MAX_PLAIN_BYTES:,} bytes")
-        except (aiohttp.ClientError, ConnectionError) as error:
-            raise self._lost(error) from None
+        except (aiohttp.ClientError, ConnectionError):
+            raise self._lost() from None
         body = b"".join(parts)
         self._read_plain(response, body)
         self._head_sent = self._sending = True
@@ -194,8 +194,8 @@ class Relay:
             self._watch_for_silence()
             while not self._done:
                 await self._forward(await response.content.readany())
-        except (aiohttp.ClientError, ConnectionError) as error:
-            raise self._lost(error) from None
+        except (aiohttp.ClientError, ConnectionError):
+            raise self._lost() from None
         if self._exchange.usage is None:
             await count_usage(self._exchange, self._backend.api)
         await self._send_last(self._format.finish(self._exchange))
@@ -369,9 +369,10 @@ class Relay:
             raise error
         await self._send_last(self._format.error(error))
 
-    def _lost(self, error: Exception) -> EngineUnreachable:
+    def _lost(self) -> EngineUnreachable:
         return EngineUnreachable(
-            f"the connection to {self._backend.name} was lost in the middle of the answer: {error}"
+            f"the connection to {self._backend.name} was lost in the middle of the answer, which is incomplete; "
+            "ask again, or see `sparkstack status`"
         )
 
     def _close_upstream(self) -> None:
@@ -380,13 +381,15 @@ class Relay:
 
     async def _settle(self) -> None:
         exchange = self._exchange
-        if exchange.usage is None and (exchange.outcome != "failed" or self._head_sent):
-            try:
-                await count_usage(exchange, self._backend.api)
-            except asyncio.CancelledError:
-                estimate_usage(exchange)
-        self._live.end(exchange)
-        self._metrics.settle(exchange, time.monotonic() - exchange.started)
+        try:
+            if exchange.usage is None and (exchange.outcome != "failed" or self._head_sent):
+                try:
+                    await count_usage(exchange, self._backend.api)
+                except asyncio.CancelledError:
+                    estimate_usage(exchange)
+        finally:
+            self._live.end(exchange)
+            self._metrics.settle(exchange, time.monotonic() - exchange.started)
 
 
 def _text_of(choice: Choice) -> str:
