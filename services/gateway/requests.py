@@ -13,6 +13,7 @@ from services.kit.openai import ChatCompletionRequest, CompletionRequest, Embedd
 T = TypeVar("T", bound=Struct)
 _PATH = re.compile(r" - at `\$\.?([^`]*)`")
 _fields = msgspec.json.Decoder(dict[str, Raw])
+_options = msgspec.json.Decoder(dict[str, Raw] | None)
 
 
 @dataclass(slots=True)
@@ -33,7 +34,7 @@ class Parsed(Generic[T]):
         changed = {**self.fields, "model": Raw(msgspec.json.encode(upstream_id))}
         if ask_usage:
             given = self.fields.get("stream_options")
-            options = (msgspec.json.decode(given) if given is not None else None) or {}
+            options = (_options.decode(given) if given is not None else None) or {}
             changed["stream_options"] = Raw(msgspec.json.encode({**options, "include_usage": True}))
         return msgspec.json.encode(changed)
 

@@ -62,8 +62,9 @@ def _plain_prompt(exchange: Exchange) -> str:
     raw = exchange.fields.get("messages") or exchange.fields.get("prompt") or exchange.fields.get("input") or b'""'
     try:
         return "\n".join(_texts(msgspec.json.decode(raw)))
-    except RecursionError:  # a prompt that is nested this deeply has been refused by the engine anyway
-        return ""
+    except (msgspec.DecodeError, RecursionError):
+        # The request was only passed on; read whole, it may be nested too deeply or have a number out of range.
+        return bytes(raw).decode()
 
 
 def _texts(value: Any) -> list[str]:
