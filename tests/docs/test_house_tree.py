@@ -1,5 +1,6 @@
 """What the tree promises a stranger: the README's length, the licence, the verbs, where to add what."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -35,7 +36,9 @@ def tracked_files() -> list[Path]:
 
 
 def make_verbs() -> set[str]:
-    listing = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    # Inside `make test` the outer make's variables would have this one print its folder, too.
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    listing = subprocess.run(["make", "help"], cwd=ROOT, env=plain, capture_output=True, text=True, check=True)
     return {line.split()[0] for line in listing.stdout.splitlines() if line.strip()}
 
 
