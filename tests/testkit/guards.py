@@ -118,6 +118,10 @@ def _blockbuster() -> blockbuster.BlockBuster:
         del guard.functions[name]
     # FastAPI looks up each endpoint's source file, once, for its error messages.
     guard.functions["os.stat"].can_block_in("fastapi/routing.py", "_extract_endpoint_context")
+    for name in ("io.BufferedReader.read", "os.listdir"):
+        # What /metrics and /status say of this process comes from /proc, which is memory and no disk.
+        guard.functions[name].can_block_in("prometheus_client/process_collector.py", "collect")
+        guard.functions[name].can_block_in("psutil/_pslinux.py", {"_parse_stat_file", "memory_info"})
     for name in ("io.BufferedWriter.write", "io.TextIOWrapper.write"):
         # Logs go to stdout at once, by design.
         guard.functions[name].can_block_in("structlog/_output.py", {"msg"}).can_block_in("logging/__init__.py", "emit")
