@@ -19,7 +19,7 @@ from services.gateway.exchange import Live
 from services.gateway.generate import HOT_ROUTES
 from services.gateway.identity import Keys
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.ollama.routes import OLLAMA_ROUTES
+from services.gateway.ollama.routes import OLLAMA_ROUTES, error_body
 from services.gateway.openapi import add_openapi
 from services.gateway.raw_route import starlette_routes
 from services.gateway.routes import keyed, public
@@ -74,6 +74,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         registry=registry,
         lifespan=lifespan,
         readiness=readiness,
+        error_body=error_body,
         metrics_guard=metrics_guard,
     )
     app.include_router(public)

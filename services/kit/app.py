@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from services import __version__
 from services.kit.errors import AppError, InvalidRequest, MethodNotAllowed, NotFound, NotReady
 from services.kit.metrics import CONTENT_TYPE, HttpMetrics, render
-from services.kit.middleware import Telemetry
+from services.kit.middleware import LOG_FIELDS, Telemetry
 from services.kit.tracing import tracer_from_environment
 
 Checks = Mapping[str, str]
@@ -28,6 +28,7 @@ def create_app(
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     readiness: Callable[[], Awaitable[Checks]],
     metrics_guard: Callable[[Request], None] = lambda _request: None,
+    error_body: Callable[[str, AppError], bytes] = lambda _path, error: error.body(),
 ) -> FastAPI:
     """Return an app with the error envelope, telemetry, `/livez`, `/readyz` and `/metrics`.
 
@@ -38,6 +39,7 @@ def create_app(
         lifespan: holds the service's clients.
         readiness: returns the checks of `/readyz`; it must answer at once, from memory.
         metrics_guard: raises an AppError where the caller may not see `/metrics`.
+        error_body: writes an error for the clients of a path; the envelope, where a service has no other form.
     """
     tracer = tracer_from_environment(service, __version__)
 
@@ -50,6 +52,7 @@ def create_app(
 
     app = FastAPI(title=title, version=__version__, lifespan=whole_lifespan, docs_url=None, redoc_url=None)
     app.state.tracer = tracer
+    app.state.error_body = error_body
     app.add_middleware(Telemetry, metrics=HttpMetrics(registry), tracer=tracer)
     app.add_exception_handler(AppError, _app_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -88,16 +91,16 @@ def _add_health(
         return Response(render(registry), headers={"content-type": CONTENT_TYPE})
 
 
-def error_response(error: AppError) -> Response:
-    """Return an error as a Starlette response."""
+def _error_response(request: Request, error: AppError) -> Response:
+    request.scope[LOG_FIELDS]["error"] = error.code
     headers = {name.decode(): value.decode() for name, value in error.headers()}
-    return Response(error.body(), status_code=error.status, headers=headers)
+    body: bytes = request.app.state.error_body(request.url.path, error)
+    return Response(body, status_code=error.status, headers=headers)
 
 
 async def _app_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, AppError)
-    _note(request, error)
-    return error_response(error)
+    return _error_response(request, error)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
@@ -105,9 +108,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
     message = f"{where or 'the request'}: {first['msg']}"
-    invalid = InvalidRequest(message, param=where or None)
-    _note(request, invalid)
-    return error_response(invalid)
+    return _error_response(request, InvalidRequest(message, param=where or None))
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
@@ -119,12 +120,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
         known = MethodNotAllowed(f"{request.method} is not allowed on {request.url.path}; use {allowed}")
     else:
         known = InvalidRequest(str(error.detail))
-    _note(request, known)
-    response = error_response(known)
+    response = _error_response(request, known)
     for name, value in (error.headers or {}).items():
         response.headers[name] = value
     return response
-
-
-def _note(request: Request, error: AppError) -> None:
-    request.scope["sparkstack.log"]["error"] = error.code

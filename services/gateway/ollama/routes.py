@@ -23,21 +23,19 @@ from services.gateway.relay import AnswerFormat
 from services.gateway.requests import RequestReader
 from services.kit.asgi import Receive, Scope, Send, send_response
 from services.kit.errors import AppError, InvalidRequest
-from services.kit.middleware import LOG_FIELDS
 
 _JSON = [(b"content-type", b"application/json")]
 
 
-class OllamaRoute(RawRoute):
-    """A route whose errors Ollama's clients can read."""
+def error_body(path: str, error: AppError) -> bytes:
+    """Return an error as the clients of a path read it: Ollama's take a sentence, all others the envelope."""
+    if path.startswith("/api/"):
+        return msgspec.json.encode({"error": error.message})
+    return error.body()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        except AppError as error:
-            scope[LOG_FIELDS]["error"] = error.code
-            body = msgspec.json.encode({"error": error.message})
-            await send_response(send, error.status, error.headers(), body)
+
+class OllamaRoute(RawRoute):
+    """What the routes that relay share."""
 
     async def resolve(self, name: str) -> Target:
         """Return where a name leads; Ollama's clients may add `:latest` to any name."""
