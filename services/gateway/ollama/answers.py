@@ -152,8 +152,25 @@ def _ending(exchange: Exchange) -> dict[str, Any]:
 
 
 def _logprobs(choice: Choice) -> dict[str, Any]:
-    content = choice.logprobs.get("content") if isinstance(choice.logprobs, dict) else None
+    found = choice.logprobs
+    if not isinstance(found, dict):
+        return {}
+    content = found.get("content") or _from_lists(found)
     return {"logprobs": content} if content else {}
+
+
+def _from_lists(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a completion's logprobs, which are lists side by side, with one object a token."""
+    tokens, logprobs = found.get("tokens") or (), found.get("token_logprobs") or ()
+    ranked = found.get("top_logprobs") or [{}] * len(tokens)
+    return [
+        {
+            "token": token,
+            "logprob": logprob,
+            "top_logprobs": [{"token": other, "logprob": value} for other, value in (top or {}).items()],
+        }
+        for token, logprob, top in zip(tokens, logprobs, ranked, strict=False)
+    ]
 
 
 def _whole_call(call: dict[str, Any]) -> dict[str, Any]:

@@ -124,6 +124,8 @@ def generate_body(request: GenerateRequest) -> tuple[str, dict[str, Any]]:
     prompt = request.prompt or ""
     if request.raw or request.suffix is not None:
         body = {**_common(request), "prompt": prompt}
+        if request.logprobs:  # here it is the number of alternatives
+            body["logprobs"] = max(body.pop("top_logprobs"), 1)
         if request.suffix is not None:
             body["suffix"] = request.suffix
         return "/v1/completions", body
