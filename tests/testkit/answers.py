@@ -13,13 +13,8 @@ from typing import Any
 
 from tests.testkit.schema import InstanceMaker
 from tests.testkit.tokens import apply_template, split_tokens, text_of
+from tests.testkit.words import UNICODE_WORDS, WORDS
 
-_WORDS = (
-    "amber basin cedar delta ember fjord grove harbor inlet jetty kelp lagoon meadow north ocean pebble quartz "
-    "river stone tidal upland valley willow yonder zephyr anchor beacon canyon dune estuary forest glacier"
-)
-WORDS = _WORDS.split()
-UNICODE_WORDS = "naïve 🚀 你好 κόσμος 👩\u200d🚀 東京 žluťák 🇨🇭 مرحبا नमस्ते 🌊🔥 안녕 Ωmega".split()  # noqa: SIM905
 _REASONING_TOKENS = 8
 
 
@@ -134,13 +129,13 @@ def _dice(seed: int, body: dict[str, Any], index: int, prompt: str) -> random.Ra
 def _chat_choice(body: dict[str, Any], messages: list[dict[str, Any]], dice: random.Random, limits: Limits) -> Choice:
     asked = next((text_of(each.get("content")) for each in reversed(messages) if each.get("role") == "user"), "")
     after_tool = messages[-1].get("role") == "tool"
-    maker = InstanceMaker(asked, dice.sample(WORDS, len(WORDS)))
     tools = _tools_to_call(body, "" if after_tool else asked)
     if tools:
+        maker = InstanceMaker(asked, dice)
         calls = [_tool_call(tool, maker, dice) for tool in tools]
         return Choice(tool_calls=calls, finish_reason="tool_calls", reasoning=_reasoning(body, dice))
     choice = Choice(reasoning=_reasoning(body, dice))
-    structured = _structured(body, maker)
+    structured = _structured(body, asked, dice)
     if not after_tool and (echo := _echo(asked)):
         choice.tokens = echo
     elif structured is not None:
@@ -182,8 +177,11 @@ def _cut(choice: Choice, limits: Limits) -> Choice:
     return choice
 
 
-def _structured(body: dict[str, Any], maker: InstanceMaker) -> str | None:
-    wanted = body.get("response_format") or {}
+def _structured(body: dict[str, Any], asked: str, dice: random.Random) -> str | None:
+    wanted = body.get("response_format")
+    if not wanted:
+        return None
+    maker = InstanceMaker(asked, dice)
     match wanted.get("type"):
         case "json_schema":
             schema = wanted.get("json_schema", {}).get("schema")

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-_POLL_S = 0.02
+_POLL_S = 0.01
 _LAST_OUTPUT_S = 2.0
 
 
@@ -84,10 +84,13 @@ class ChildProcess:
             AssertionError: with the output, after `timeout_s`.
         """
         with self._explained("it did not end", timeout_s):
-            async with asyncio.timeout(timeout_s):
-                status = await self._process.wait()
-                await self._reading
-        return status
+            await self._exited(timeout_s)
+        await self._close_output()
+        return self._process.returncode or 0
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the child."""
+        self._process.send_signal(number)
 
     async def end(self, *, grace_s: float = 10.0) -> int:
         """Ask the child to end, force it after `grace_s`, and end the children that it left."""
@@ -96,16 +99,21 @@ class ChildProcess:
             self._process.send_signal(signal.SIGCONT)  # one that a test has stopped cannot end
             self._process.terminate()
         try:
-            async with asyncio.timeout(grace_s):
-                status = await self._process.wait()
+            await self._exited(grace_s)
         except TimeoutError:
             self._process.kill()
-            status = await self._process.wait()
         for left in family:
             with contextlib.suppress(psutil.NoSuchProcess):  # psutil makes sure that the id is still the same process
                 left.kill()
+        await self._exited(grace_s)
         await self._close_output()
-        return status
+        return self._process.returncode or 0
+
+    async def _exited(self, timeout_s: float) -> None:
+        """Wait for the child alone: asyncio's own `wait` waits for everybody who holds its output."""
+        async with asyncio.timeout(timeout_s):
+            while self._process.returncode is None:
+                await asyncio.sleep(_POLL_S)
 
     def _family(self) -> list[psutil.Process]:
         try:
@@ -115,11 +123,10 @@ class ChildProcess:
 
     async def _close_output(self) -> None:
         """Read the rest; a stranger that still holds the pipe's other end must not hold us."""
-        try:
-            async with asyncio.timeout(_LAST_OUTPUT_S):
-                await self._reading
-        except TimeoutError:
+        _, unfinished = await asyncio.wait([self._reading], timeout=_LAST_OUTPUT_S)
+        if unfinished:
             self._process._transport.close()  # type: ignore[attr-defined]
+            await self._reading
 
     @contextlib.contextmanager
     def _explained(self, problem: str, timeout_s: float) -> Iterator[None]:
@@ -139,7 +146,7 @@ class ChildProcess:
             self.lines.append(line.decode("utf-8", "replace").rstrip("\r\n"))
             self._grew.set()
         await self._process.wait()
-        self._grew.set()
+        self._grew.set()  # whoever waits for a line that will not come
 
 
 @contextlib.asynccontextmanager

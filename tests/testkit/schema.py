@@ -1,8 +1,11 @@
 """Make a minimal valid instance of a JSON schema, with values taken from the prompt where it offers them."""
 
 import json
+import random
 import re
 from typing import Any
+
+from tests.testkit.words import WORDS
 
 _FORMATS = {
     "date": "2026-01-31",
@@ -15,6 +18,7 @@ _FORMATS = {
     "uuid": "00000000-0000-4000-8000-000000000000",
 }
 _MAX_DEPTH = 40
+_MAX_TRIES = 100
 _NUMBER = r"(?<![\w.])-?(?:0|[1-9]\d*)(?:\.\d+)?(?![\w])"
 _QUOTED = r"(?<!\w)'([^']+)'(?!\w)|\"([^\"]+)\""
 
@@ -30,12 +34,11 @@ class InstanceMaker:
     Objects get their required properties, or all of them where none is required.
     """
 
-    def __init__(self, prompt: str, words: list[str]) -> None:
+    def __init__(self, prompt: str, dice: random.Random) -> None:
         quoted = re.findall(_QUOTED, prompt)
         self._texts = [single or double for single, double in quoted]
         self._numbers = [json.loads(number) for number in re.findall(_NUMBER, prompt)]
-        self._words = words
-        self._used_words = 0
+        self._dice = dice
 
     @property
     def quoted_texts(self) -> list[str]:
@@ -83,12 +86,7 @@ class InstanceMaker:
                 names = schema.get("required") or list(properties)
                 return {name: self._make(properties.get(name, {}), root, depth + 1) for name in names}
             case "array":
-                fixed = schema.get("prefixItems", [])
-                items = [self._make(item, root, depth + 1) for item in fixed]
-                wanted = max(schema.get("minItems", 0), 0 if fixed else min(1, schema.get("maxItems", 1)))
-                while len(items) < wanted:
-                    items.append(self._make(schema.get("items", {}), root, depth + 1))
-                return items
+                return self._array(schema, root, depth)
             case "integer" | "number":
                 return self._number(schema, whole=kind == "integer")
             case "string":
@@ -98,6 +96,19 @@ class InstanceMaker:
             case "null":
                 return None
         raise UnsupportedSchema(f"type {kind!r} is unknown")
+
+    def _array(self, schema: dict[str, Any], root: Any, depth: int) -> list[Any]:
+        fixed = schema.get("prefixItems", [])
+        items = [self._make(item, root, depth + 1) for item in fixed]
+        wanted = max(schema.get("minItems", 0), 0 if fixed else min(1, schema.get("maxItems", 1)))
+        tries = 0
+        while len(items) < wanted:
+            item = self._make(schema.get("items", {}), root, depth + 1)
+            if not (schema.get("uniqueItems") and item in items):
+                items.append(item)
+            elif (tries := tries + 1) > _MAX_TRIES:
+                raise UnsupportedSchema(f"{wanted} different items can't be made of {schema.get('items')}")
+        return items
 
     def _number(self, schema: dict[str, Any], *, whole: bool) -> Any:
         for position, number in enumerate(self._numbers):
@@ -124,8 +135,7 @@ class InstanceMaker:
         return text[: schema.get("maxLength")]
 
     def _word(self) -> str:
-        self._used_words += 1
-        return self._words[self._used_words % len(self._words)]
+        return self._dice.choice(WORDS)
 
 
 def _fits(number: float, schema: dict[str, Any], *, whole: bool) -> bool:
