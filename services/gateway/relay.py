@@ -125,16 +125,21 @@ class Relay:
             await self._relay_plain(response)
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> AppError:
+        body = await self._read_briefly(response)
+        if response.status < 400:
+            return EngineInvalidResponse(f"{self._backend.name} answered with status {response.status}")
+        return from_engine(response.status, body, response.headers.get("Retry-After"), self._backend.name)
+
+    async def _read_briefly(self, response: aiohttp.ClientResponse) -> bytes:
+        """Return what comes at once of a body that is not relayed; what is known without it tells enough."""
         body = b""
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 while len(body) < _MAX_ERROR_BYTES and (chunk := await response.content.readany()):
                     body += chunk
-        except (TimeoutError, aiohttp.ClientError):
-            pass  # the status alone tells enough
-        if response.status < 400:
-            return EngineInvalidResponse(f"{self._backend.name} answered with status {response.status}")
-        return from_engine(response.status, body, response.headers.get("Retry-After"), self._backend.name)
+        except (TimeoutError, aiohttp.ClientError, ConnectionError):
+            pass
+        return body
 
     # Plain answers
 
@@ -181,7 +186,7 @@ class Relay:
 
     async def _relay_stream(self, response: aiohttp.ClientResponse) -> None:
         if response.content_type != "text/event-stream":
-            body = await response.content.read(_MAX_ERROR_BYTES)
+            body = await self._read_briefly(response)
             if response.content_type == "application/json":
                 self._read_plain(response, body)
             raise EngineInvalidResponse(
