@@ -154,7 +154,7 @@ def _exchange(exchange: Exchange) -> dict[str, Any]:
     }
 
 
-@public.get("/", include_in_schema=False)
+@public.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
 def page() -> Response:
     """The page; it asks for the key itself. `HEAD` is how Ollama's command line asks whether anybody is there."""
     return _page_file("index.html")
