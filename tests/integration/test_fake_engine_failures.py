@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.testkit import faults
-from tests.testkit.server import eventually, fake_engine, run_process
+from tests.testkit.server import eventually, fake_engine, in_thread, run_process
 
 CHAT = "/v1/chat/completions"
 SILENT_S = 0.15
@@ -145,6 +145,15 @@ async def test_a_stream_dies_with_a_reset_after_so_many_chunks(fake_engine, raw,
     assert seen.startswith(b"HTTP/1.1 200 OK\r\n")
     assert contents(seen) == chunks
     assert fake_engine.state().broken == 1
+
+
+async def test_sockets_die_the_same_way_under_uvloop():
+    with in_thread(fake_engine(), use_uvloop=True) as engine:
+        raw = await Raw.open(engine)
+        raw.send(headers={"x-fake-die-after": "3"})
+        assert contents(await raw.until_reset()) == 3
+        await raw.close()
+        assert engine.state().broken == 1
 
 
 async def test_a_stream_can_die_with_a_close_that_lacks_the_bodys_end(raw):
