@@ -94,6 +94,7 @@ Open = Callable[..., AbstractAsyncContextManager[Visit]]
 async def browser() -> AsyncIterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("optional: no Chromium, so the page is NOT tested; install `chromium`, or set CHROMIUM=PATH")
+    expect.set_options(timeout=15_000)  # for a machine with other things to do
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
@@ -177,9 +178,9 @@ async def test_an_engine_that_stops_and_comes_back_shows_by_itself(
     async with open_page(gateway) as visit:
         await expect(visit.model_state).to_have_text("ready")
         await engine.stop()
-        await expect(visit.model_state).to_have_text("unreachable", timeout=10_000)
+        await expect(visit.model_state).to_have_text("unreachable")
         await engine.start()
-        await expect(visit.model_state).to_have_text("ready", timeout=10_000)
+        await expect(visit.model_state).to_have_text("ready")
 
 
 async def test_a_gateway_out_of_reach_is_said_and_forgotten_when_it_is_back(gateway: str, open_page: Open) -> None:
@@ -198,7 +199,7 @@ async def test_a_request_under_way_is_listed_live(gateway: str, engine: FakeEngi
     async with open_page(gateway) as visit:
         live = visit.page.locator("#live li")
         await visit.ask("Count.")
-        await expect(live.locator(".state")).to_have_text("streaming", timeout=5000)
+        await expect(live.locator(".state")).to_have_text("streaming")
         await expect(live.locator(".speed")).to_contain_text("tok/s")
         await expect(visit.page.locator("#in-flight")).to_have_text("1")
         await visit.page.get_by_role("button", name="Stop").click()
@@ -388,6 +389,33 @@ async def test_what_the_model_writes_is_text_and_fences_are_code(gateway: str, o
         assert await code.all_text_contents() == ["<script>alert(1)</script>\n\n  indented", "```", "unclosed"]
         assert await visit.answer.locator("p").all_text_contents() == ["Before <img src=x onerror=alert(1)>", "between"]
         assert await visit.answer.locator("img, script").count() == 0
+
+
+async def test_a_text_drawn_as_it_grows_looks_like_one_drawn_at_once(gateway: str, open_page: Open) -> None:
+    text = (
+        "Use **bold** and `a ** b`, not ** or `this\n\n```py\nx = 1\n```\n`\n\n**open\n"
+        "``a ` b`` **x**`y`\n\n~~~\n**z**\n\n~~~"
+    )
+    async with open_page(gateway) as visit:
+        unlike, whole = await visit.page.evaluate(
+            """async (text) => {
+                const { GrowingText } = await import("/page/text.js");
+                const growing = document.createElement("div");
+                const view = new GrowingText(growing);
+                const unlike = [];
+                for (let length = 1; length <= text.length; length++) {
+                    view.draw(text.slice(0, length));
+                    const once = document.createElement("div");
+                    new GrowingText(once).draw(text.slice(0, length));
+                    if (once.innerHTML !== growing.innerHTML) unlike.push(text.slice(0, length));
+                }
+                const found = (name) => [...growing.querySelectorAll(name)].map((one) => one.textContent);
+                return [unlike, { strong: found("strong"), code: found("code") }];
+            }""",
+            text,
+        )
+        assert unlike == []
+        assert whole == {"strong": ["bold", "x"], "code": ["a ** b", "x = 1", "a ` b", "y", "**z**\n"]}
 
 
 async def test_reasoning_is_folded_away_from_the_answer(gateway: str, open_page: Open) -> None:

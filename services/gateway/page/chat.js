@@ -39,7 +39,8 @@ export class Chat {
     if (offered === this.#offered) return;
     this.#offered = offered;
     const chosen = this.#picker.value;
-    const chats = (model) => model.capabilities?.includes("chat") ?? true;
+    // Of a server that only names its models it is not known what they can do.
+    const chats = ({ capabilities }) => !capabilities?.length || capabilities.includes("chat");
     const groups = [
       group("Chat", models.filter(chats)),
       group("Other models", models.filter((model) => !chats(model))),

@@ -13,13 +13,15 @@ export const rate = (value) => (value < 100 ? value.toFixed(1) : whole.format(va
 
 export const plural = (value, one) => `${count(value)} ${one}${value === 1 ? "" : "s"}`;
 
+/** Bytes with a decimal where it tells something: "8.1 MiB", "92 MiB", "23.5 GiB". */
 export function bytes(value) {
   let unit = 0;
   while (value >= 1000 && unit < SIZES.length - 1) {
     value /= 1024;
     unit += 1;
   }
-  return `${unit === 0 || value >= 100 ? whole.format(value) : value.toFixed(1)} ${SIZES[unit]}`;
+  const exact = unit > 0 && (value < 10 || (unit >= SIZES.indexOf("GiB") && value < 100));
+  return `${exact ? value.toFixed(1) : whole.format(value)} ${SIZES[unit]}`;
 }
 
 /** Seconds of a request: "0.41 s", "12.3 s", "2 min 5 s". */

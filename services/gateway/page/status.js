@@ -121,7 +121,9 @@ function drawModel(parts, model) {
   setText(parts.id, model.id);
   const busy = model.requests_in_flight ?? 0;
   setText(parts.count, busy > 0 ? `${format.count(busy)} in flight` : "");
-  setText(parts.aliases, model.aliases?.length ? `also ${model.aliases.join(", ")}` : "");
+  // That BACKEND/ID always works goes without saying.
+  const aliases = model.aliases?.filter((alias) => alias !== `${model.backend}/${model.id}`) ?? [];
+  setText(parts.aliases, aliases.length > 0 ? `also ${aliases.join(", ")}` : "");
   setText(
     parts.facts,
     format.facts(

@@ -39,7 +39,7 @@ export class Turn {
     this.#parts = parts;
     this.#answerView = new GrowingText(parts.answer);
     this.#thoughtsView = new GrowingText(parts.thoughts);
-    parts.question.textContent = question;
+    new GrowingText(parts.question).draw(question);
     parts.model.textContent = model;
     parts.retry.addEventListener("click", onRetry);
   }
