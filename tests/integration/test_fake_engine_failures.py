@@ -383,7 +383,8 @@ async def test_the_command_line_serves_and_ends_on_sigterm():
                 "POST", CHAT, json=asking(stream=True) | {"model": "a"}, headers={"x-fake-stall-after": "1"}
             )
             async with left as response:
-                await anext(response.aiter_raw())
+                body = response.aiter_raw()  # kept: a forgotten iterator closes the stream
+                await anext(body)
                 assert (await client.get("/fake/state")).json()["open_streams"] == 1
         child.send_signal(signal.SIGTERM)
         assert await child.wait() == 0
