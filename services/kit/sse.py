@@ -36,7 +36,8 @@ class EventSplitter:
             return [data]
         events = []
         start = 0
-        for boundary in _BOUNDARY.finditer(data):
+        # What was pending has no boundary but for the beginning of one: a large event is not searched again and again.
+        for boundary in _BOUNDARY.finditer(data, max(0, len(self.pending) - 3)):
             events.append(data[start : boundary.end()])
             start = boundary.end()
         self.pending = data[start:]
