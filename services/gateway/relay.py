@@ -173,8 +173,9 @@ class Relay:
             ) from None
         if answer is None:
             return
-        if answer.error is not msgspec.UNSET:
-            raise from_error_event(bytes(answer.error), self._backend.name)
+        error = _error_of(answer)
+        if error is not None:
+            raise from_error_event(error, self._backend.name)
         exchange = self._exchange
         exchange.usage, exchange.timings = answer.usage, answer.timings
         for choice in answer.choices:
@@ -278,9 +279,12 @@ class Relay:
             raise EngineInvalidResponse(
                 f"{self._backend.name} sent an event of {len(data)} bytes that is no JSON"
             ) from None
+        error = _error_of(answer)
+        if error is None and not event.startswith(b"data:") and event_name(event) == b"error":
+            error = data  # without an envelope
+        if error is not None:
+            raise from_error_event(error, self._backend.name)
         if answer is not None:
-            if answer.error is not msgspec.UNSET and bytes(answer.error) != b"null":
-                raise from_error_event(bytes(answer.error), self._backend.name)
             if answer.usage is not None:
                 self._exchange.usage, self._exchange.usage_source = answer.usage, "engine"
             if answer.timings is not None:
@@ -395,6 +399,13 @@ class Relay:
         finally:
             self._live.end(exchange)
             self._metrics.settle(exchange, time.monotonic() - exchange.started)
+
+
+def _error_of(answer: Answer | None) -> bytes | None:
+    """Return the error of an answer as JSON; `null` is none."""
+    if answer is None or answer.error is msgspec.UNSET or bytes(answer.error) == b"null":
+        return None
+    return bytes(answer.error)
 
 
 def _text_of(choice: Choice) -> str:

@@ -144,7 +144,15 @@ class Answer(Struct):
     error: Raw | UnsetType = UNSET
 
 
+class _Failure(Struct):
+    """The one field that is read of an answer whose other fields have unexpected types."""
+
+    error: Raw | UnsetType = UNSET
+
+
 _answer = msgspec.json.Decoder(Answer)
+_failure = msgspec.json.Decoder(_Failure)
+_any_json = msgspec.json.Decoder(Raw)
 
 
 def read_answer(data: bytes) -> Answer | None:
@@ -156,4 +164,9 @@ def read_answer(data: bytes) -> Answer | None:
     try:
         return _answer.decode(data)
     except msgspec.ValidationError:
+        _any_json.decode(data)  # a wrong type stops the decoder; what follows it must be JSON all the same
+    try:
+        error = _failure.decode(data).error
+    except msgspec.ValidationError:
         return None
+    return None if error is UNSET else Answer(error=error)
