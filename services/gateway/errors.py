@@ -1,5 +1,6 @@
 """What an engine's failure becomes for the client."""
 
+import math
 from typing import Any
 
 import msgspec
@@ -67,9 +68,10 @@ def from_error_event(payload: bytes, backend: str) -> AppError:
 
 def _seconds(retry_after: str | None) -> float:
     try:
-        return min(max(float(retry_after or RETRY_AFTER_S), 0.0), 3600.0)
+        seconds = float(retry_after or RETRY_AFTER_S)
     except ValueError:  # an HTTP date
         return RETRY_AFTER_S
+    return RETRY_AFTER_S if math.isnan(seconds) else min(max(seconds, 0.0), 3600.0)
 
 
 def _read(body: bytes) -> tuple[str, str | None, str]:
