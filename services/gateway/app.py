@@ -74,6 +74,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         registry=registry,
         lifespan=lifespan,
         readiness=readiness,
+        quiet_routes=frozenset({"/status"}),
         error_body=error_body,
         metrics_guard=metrics_guard,
     )

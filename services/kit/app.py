@@ -28,6 +28,7 @@ def create_app(
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     readiness: Callable[[], Awaitable[Checks]],
     metrics_guard: Callable[[Request], None] = lambda _request: None,
+    quiet_routes: frozenset[str] = frozenset(),
     error_body: Callable[[str, AppError], bytes] = lambda _path, error: error.body(),
 ) -> FastAPI:
     """Return an app with the error envelope, telemetry, `/livez`, `/readyz` and `/metrics`.
@@ -39,6 +40,7 @@ def create_app(
         lifespan: holds the service's clients.
         readiness: returns the checks of `/readyz`; it must answer at once, from memory.
         metrics_guard: raises an AppError where the caller may not see `/metrics`.
+        quiet_routes: routes that machines ask every few seconds; they are logged only where they fail.
         error_body: writes an error for the clients of a path; the envelope, where a service has no other form.
     """
     tracer = tracer_from_environment(service, __version__)
@@ -53,7 +55,7 @@ def create_app(
     app = FastAPI(title=title, version=__version__, lifespan=whole_lifespan, docs_url=None, redoc_url=None)
     app.state.tracer = tracer
     app.state.error_body = error_body
-    app.add_middleware(Telemetry, metrics=HttpMetrics(registry), tracer=tracer)
+    app.add_middleware(Telemetry, metrics=HttpMetrics(registry), tracer=tracer, quiet_routes=quiet_routes)
     app.add_exception_handler(AppError, _app_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)

@@ -20,7 +20,8 @@ from services.kit.tracing import Tracer
 
 _log = structlog.get_logger("request")
 _SANE_ID = re.compile(rb"[A-Za-z0-9._\-]{1,128}\Z")
-_QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
+QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
+"""Asked every few seconds by machines: no span, and a log line only where they fail."""
 
 REQUEST_ID = "sparkstack.request_id"
 """Scope key: the request's id as bytes, the caller's own where it sent a sane one."""
@@ -36,8 +37,11 @@ class Telemetry:
     Errors that escape the app become the envelope here too, so that they carry the request id and are counted.
     """
 
-    def __init__(self, app: Any, metrics: HttpMetrics, tracer: Tracer | None) -> None:
+    def __init__(
+        self, app: Any, metrics: HttpMetrics, tracer: Tracer | None, quiet_routes: frozenset[str] = frozenset()
+    ) -> None:
         self.app = app
+        self._quiet = QUIET_ROUTES | quiet_routes
         self._metrics = metrics
         self._tracer = tracer
 
@@ -85,14 +89,14 @@ class Telemetry:
                         span.set_attribute(f"sparkstack.{key}", value)
 
     def _span(self, scope: Scope) -> Any:
-        if self._tracer is None or scope["path"] in _QUIET_ROUTES:
+        if self._tracer is None or scope["path"] in self._quiet:
             return nullcontext()
         carrier = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in TRACE_HEADERS}
         return self._tracer.server_span(f"{scope['method']} {scope['path']}", carrier)
 
     def _finish(self, scope: Scope, route: str, status: int, seconds: float, fields: dict[str, Any]) -> None:
         self._metrics.observe(scope["method"], route, status, seconds)
-        if route in _QUIET_ROUTES and status < 400:
+        if route in self._quiet and status < 400:
             return
         _log.info(
             "request.completed",

@@ -93,7 +93,7 @@ Open = Callable[..., AbstractAsyncContextManager[Visit]]
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
     if CHROMIUM is None:
-        pytest.skip("optional: no Chromium, so the page is NOT tested; install `chromium`, or set CHROMIUM=PATH")
+        pytest.skip("no Chromium, so the page is NOT tested; install `chromium`, or set CHROMIUM=PATH")
     expect.set_options(timeout=15_000)  # for a machine with other things to do
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
