@@ -7,10 +7,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.contract import standard_tests
 from tests.testkit import guards, server
 from tests.testkit.fake_engine import FakeEngine
 
-pytest_configure = guards.install
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Switch on the guards, and the report of tests that others publish."""
+    guards.install(config)
+    config.pluginmanager.register(standard_tests)
 
 
 @pytest.fixture

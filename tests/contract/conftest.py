@@ -45,7 +45,7 @@ class Stack:
 @contextlib.asynccontextmanager
 async def running_stack() -> AsyncIterator[Stack]:
     """Run the fake engine and a gateway in front of it."""
-    async with fake_engine() as engine:
+    async with fake_engine(models=("fake-chat", "fake-other")) as engine:
         settings = GatewaySettings(
             api_keys=(f"contract={KEY}",),
             backends={"fake": engine.url},

@@ -59,7 +59,7 @@ def check_ending(answer, *, prompt=True):
 def test_models_are_listed_with_their_details(client):
     models = {model.model: model for model in client.list().models}
 
-    assert set(models) == {"fake-chat", "fake-embed"}
+    assert set(models) == {"fake-chat", "fake-other", "fake-embed"}
     model = models["fake-chat"]
     assert model.size == 96_576_768
     assert re.fullmatch(r"[0-9a-f]{64}", model.digest)
@@ -81,7 +81,7 @@ def test_a_model_is_shown_by_every_name(client, name):
 def test_running_models_are_those_of_engines_that_answer(client):
     running = {model.model: model for model in client.ps().models}
 
-    assert set(running) == {"fake-chat", "fake-embed"}
+    assert set(running) == {"fake-chat", "fake-other", "fake-embed"}
     assert running["fake-chat"].context_length == 8192
     assert running["fake-chat"].expires_at > datetime.datetime.now(datetime.UTC)
 
