@@ -62,7 +62,7 @@ def table(rows: Sequence[Row]) -> str:
     cells += [[cell(row, summary(row)) for _, cell in columns] for row in measured]
     notes = [_others(measured)] if measured else []
     notes += [f"{row.name}: {row.note}" for row in rows if row not in measured]
-    return "\n".join([_aligned(cells), "", *notes])
+    return "\n".join([aligned(cells), "", *notes])
 
 
 def _others(rows: Sequence[Row]) -> str:
@@ -127,7 +127,9 @@ def _harness(_row: Row, figures: dict[str, Spread]) -> str:
     return f"{figures['plain_harness_cores'].median:.2f} / {figures['paced_harness_cores'].median:.2f}"
 
 
-def _aligned(cells: Sequence[Sequence[str]]) -> str:
+def aligned(cells: Sequence[Sequence[str]]) -> str:
+    """Return lines of cells, the first the head, as a Markdown table with columns of even width."""
+
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
 
     def written(line: Sequence[str]) -> str:

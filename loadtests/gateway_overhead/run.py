@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from loadtests.gateway_overhead import loads
+from loadtests.gateway_overhead.accounting import counted_tokens
 from loadtests.gateway_overhead.arithmetic import StreamLoad, cpu_per_chunk_s, percentile
 from loadtests.gateway_overhead.child import Child, GatewayError, running
 from loadtests.gateway_overhead.client import Record
@@ -16,6 +17,7 @@ from loadtests.gateway_overhead.loads import Door, Measured
 from loadtests.gateway_overhead.processes import tree_peak_rss_bytes
 from loadtests.gateway_overhead.stub import Stub
 from loadtests.gateway_overhead.targets import DIRECT, TARGETS, NotInstalledError, Place, free_port
+from loadtests.gateway_overhead.wire import PLAIN_TOKENS
 
 Repetition = dict[str, float]
 Say = Callable[[str], None]
@@ -61,6 +63,7 @@ class _Gateway:
     row: Row
     door: Door
     child: Child | None = None
+    counts_tokens: bool = False
 
     @property
     def pid(self) -> int | None:
@@ -116,7 +119,7 @@ async def _start(stack: AsyncExitStack, row: Row, stub: Stub, folder: Path, say:
         row.status, row.note = "failed", str(error)
         say(row.note)
         return None
-    return _Gateway(row, door, child)
+    return _Gateway(row, door, child, launch.counts_tokens)
 
 
 async def _require_identification(child: Child, door: Door) -> None:
@@ -146,13 +149,14 @@ async def _repetition(gateway: _Gateway, plan: Plan, stub: Stub) -> Repetition:
     """Run the three loads once, after a warm-up of each kind of answer.
 
     Raises:
-        GatewayError: an answer was wrong, short or missing, or the gateway ended.
+        GatewayError: an answer was wrong, short or missing, tokens were miscounted, or the gateway ended.
     """
     door, pid = gateway.door, gateway.pid
     warm_s = max(0.2, plan.seconds / 5)
     stub.interval_s = 0.0
     _require_right(gateway, await loads.plain(door, plan.connections, warm_s))
     _require_right(gateway, await loads.short_streams(door, plan.connections, warm_s / 2, plan.short_chunks))
+    counted_before = await counted_tokens(door) if gateway.counts_tokens else 0
 
     plain = await loads.measure(loads.plain(door, plan.connections, plan.seconds), pid)
     _require_right(gateway, plain.record)
@@ -164,6 +168,11 @@ async def _repetition(gateway: _Gateway, plan: Plan, stub: Stub) -> Repetition:
     _require_right(gateway, paced.record)
     if paced.record.answers != plan.streams * plan.rounds:
         raise _failure(gateway, f"{paced.record.answers} of {plan.streams * plan.rounds} streams ended")
+    if gateway.counts_tokens:
+        sent = plain.record.answers * PLAIN_TOKENS + short.record.chunks + paced.record.chunks
+        counted = await counted_tokens(door) - counted_before
+        if counted != sent:
+            raise _failure(gateway, f"{sent} tokens were sent and {counted} counted")
     return _figures(plain, short, paced, plan)
 
 

@@ -35,6 +35,8 @@ class Launch:
     environment: Mapping[str, str] = field(default_factory=dict)
     key: str = ""
     ready_timeout_s: float = 30.0
+    counts_tokens: bool = False
+    """Whether its `/metrics` has the completion tokens, to be held against those that were sent."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def _sparkstack(place: Place) -> Launch:
         version=__version__,
         environment={**_OWN_CODE, "SPARKSTACK_API_KEY": _KEY},
         key=_KEY,
+        counts_tokens=True,
     )
 
 
