@@ -4,6 +4,7 @@ aiohttp and not httpx: on this path its pool costs a tenth (docs/decisions/0004-
 """
 
 import asyncio
+import io
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from services.kit.errors import EngineInvalidResponse, EngineTimeout, EngineUnre
 
 _LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError)
 _TOKENIZE_S = 2.0
+_ONE_WRITE_BYTES = 256 * 1024
 
 
 class Pool:
@@ -97,7 +99,7 @@ class OpenAICompatible:
     async def _post(
         self, session: aiohttp.ClientSession, url: URL, body: bytes, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
-        return await session.post(url, data=body, headers=headers, allow_redirects=False)
+        return await session.post(url, data=_in_pieces(body), headers=headers, allow_redirects=False)
 
     async def models(self, timeout_s: float) -> list[dict[str, Any]]:
         """Return the items of the server's `/v1/models`.
@@ -148,7 +150,7 @@ class OpenAICompatible:
         try:
             async with (
                 asyncio.timeout(_TOKENIZE_S),
-                self._pool.fresh.post(self._url(path), data=body, headers=headers) as response,
+                self._pool.fresh.post(self._url(path), data=_in_pieces(body), headers=headers) as response,
             ):
                 return msgspec.json.decode(await response.read()) if response.status == 200 else None
         except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError):
@@ -159,6 +161,11 @@ class OpenAICompatible:
         if url is None:
             url = self._urls[path] = URL(self.url + path)
         return url
+
+
+def _in_pieces(body: bytes) -> bytes | io.BytesIO:
+    """Return a large body in the form that aiohttp writes in pieces: one write would hold up the other streams."""
+    return io.BytesIO(body) if len(body) > _ONE_WRITE_BYTES else body
 
 
 def _reason(error: Exception) -> str:
