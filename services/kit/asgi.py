@@ -103,7 +103,4 @@ async def send_response(send: Send, status: int, headers: Headers, body: bytes) 
 
 async def send_error(send: Send, error: AppError) -> None:
     """Send an error's status, headers and envelope."""
-    headers = error.headers()
-    if isinstance(error, (BodyTooLarge, RequestTimeout)):
-        headers.append((b"connection", b"close"))
-    await send_response(send, error.status, headers, error.body())
+    await send_response(send, error.status, error.headers(), error.body())

@@ -41,6 +41,8 @@ class AppError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "api_error"
     code: ClassVar[str] = "internal"
+    ends_connection: ClassVar[bool] = False
+    """The rest of the request may still be on its way, so that no other can follow it."""
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -59,6 +61,8 @@ class AppError(Exception):
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return the headers that belong to the error: `Retry-After` in whole seconds where it is known."""
         headers = [(b"content-type", b"application/json")]
+        if self.ends_connection:
+            headers.append((b"connection", b"close"))
         if self.retry_after_s is not None:
             headers.append((b"retry-after", str(max(0, math.ceil(self.retry_after_s))).encode()))
         return headers
@@ -128,6 +132,7 @@ class RequestTimeout(AppError):
     status = 408
     type = "timeout_error"
     code = "request_timeout"
+    ends_connection = True
 
 
 class BodyTooLarge(AppError):
@@ -136,6 +141,7 @@ class BodyTooLarge(AppError):
     status = 413
     type = "invalid_request_error"
     code = "body_too_large"
+    ends_connection = True
 
 
 class RateLimited(AppError):
