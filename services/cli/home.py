@@ -116,8 +116,12 @@ def find_home() -> Home:
 
 
 def load_environment() -> None:
-    """Put the variables of .env into the environment; what is set there already wins."""
-    env_file = (_named_root() or _code_folder()) / ".env"
+    """Put the variables of the project's .env into the environment, where there is one."""
+    load_file((_named_root() or _code_folder()) / ".env")
+
+
+def load_file(env_file: Path) -> None:
+    """Put the variables of a file, where there is one, into the environment; what is set there already wins."""
     if env_file.is_file():
         from services.kit.settings import load_env_file
 

@@ -9,7 +9,7 @@ import click
 from dotenv import dotenv_values
 
 from services.cli.files import write_private
-from services.cli.home import Home, load_environment
+from services.cli.home import Home, load_file
 
 VARIABLE = "SPARKSTACK_API_KEY"
 _LINE = re.compile(rf"^[ \t]*(?:export[ \t]+)?{VARIABLE}[ \t]*(?:=.*)?$", re.M)
@@ -53,7 +53,7 @@ def ensure_env_file(home: Home) -> list[str]:
             f"{path} can't be made or changed: {error.strerror}; make it writable, or name another folder for it: "
             "SPARKSTACK_HOME=/path"
         ) from None
-    load_environment()
+    load_file(path)
     return done
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import psutil
 
 from services.cli.home import MARK, Home
+
+_POLL_S = 0.05
+_KILL_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ def find_units(home: Home) -> list[Unit]:
 def mark_of(process: psutil.Process) -> str:
     """Return the mark of a process; empty for processes of others, of other users, and dead ones."""
     try:
-        if process.uids().real != os.getuid() or process.status() == psutil.STATUS_ZOMBIE:
+        if process.uids().real != os.getuid() or not lives(process):
             return ""
         return process.environ().get(MARK, "")
     except (psutil.Error, OSError):
@@ -52,12 +56,32 @@ def end_units(units: Iterable[Unit], grace_s: float) -> list[Unit]:
     for unit in asked:
         with contextlib.suppress(psutil.Error):
             unit.process.terminate()
-    _, alive = psutil.wait_procs([unit.process for unit in asked], timeout=grace_s)
-    for process in alive:
+    for unit in wait_for_end(asked, grace_s):
         with contextlib.suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(alive, timeout=5)
+            unit.process.kill()
+    wait_for_end(asked, _KILL_S)
     return asked
+
+
+def wait_for_end(units: Iterable[Unit], timeout_s: float) -> list[Unit]:
+    """Wait until processes have ended; return those that still live after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    living = [unit for unit in units if lives(unit.process)]
+    while living and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+        living = [unit for unit in living if lives(unit.process)]
+    return living
+
+
+def lives(process: psutil.Process) -> bool:
+    """Say whether a process still runs.
+
+    One that has ended but that its parent hasn't asked about doesn't: in containers, process 1 often never asks.
+    """
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Talk to supervisord: start it, have it run what the configuration says, ask how the processes are, end it."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,16 +13,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-from supervisor.xmlrpc import SupervisorTransport, UnixStreamHTTPConnection
+from supervisor.xmlrpc import Faults, SupervisorTransport, UnixStreamHTTPConnection
 
 from services.cli.home import MARK, SUPERVISOR, Home
-from services.cli.processes import end_units, find_units
+from services.cli.processes import end_units, find_units, wait_for_end
 from services.cli.units import STOP_WAIT_S, foreign_variables, starts_file
 
 State = Literal["stopped", "starting", "running", "backoff", "stopping", "exited", "fatal", "unknown"]
 _CALL_TIMEOUT_S = STOP_WAIT_S + 15
 _START_TIMEOUT_S = 20.0
-_GONE = (OSError, HTTPException, xmlrpc.client.ProtocolError)
+_NO_ANSWER = (OSError, HTTPException, xmlrpc.client.ProtocolError)
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,13 @@ class _Connection(UnixStreamHTTPConnection):  # type: ignore[misc]
         self.sock.settimeout(_CALL_TIMEOUT_S)
 
 
+class SupervisorGoneError(click.ClickException):
+    """supervisord doesn't run, doesn't answer, or is about to end."""
+
+    def __init__(self) -> None:
+        super().__init__("supervisord, which runs the services, has ended; `make up` starts it again")
+
+
 class Supervisor:
     """supervisord of one stack."""
 
@@ -62,17 +70,14 @@ class Supervisor:
         transport = SupervisorTransport(None, None, f"unix://{home.socket}")
         transport._get_connection = lambda: _Connection(home.socket)  # noqa: SLF001
         self._transport = transport
-        # Its proxy builds methods from the names that are called.
-        self._rpc: Any = xmlrpc.client.ServerProxy("http://localhost", transport=transport).supervisor
+        self._proxy = xmlrpc.client.ServerProxy("http://localhost", transport=transport)
 
     def is_running(self) -> bool:
         """Say whether it answers."""
         try:
-            state = self._rpc.getState()
-        except _GONE:
-            self._transport.close()
+            return bool(self._call("getState")["statename"] == "RUNNING")
+        except SupervisorGoneError:
             return False
-        return bool(state["statename"] == "RUNNING")
 
     def start(self) -> None:
         """Start it; it goes on in the background and starts its services.
@@ -104,15 +109,15 @@ class Supervisor:
             click.ClickException: when it can't read the configuration.
         """
         try:
-            added, changed, removed = self._rpc.reloadConfig()[0]
+            added, changed, removed = self._call("reloadConfig")[0]
         except xmlrpc.client.Fault as fault:
             raise click.ClickException(f"supervisord can't read its configuration: {fault.faultString}") from None
         for name in [*removed, *changed]:
-            self._rpc.stopProcessGroup(name)
-            self._rpc.removeProcessGroup(name)
+            self._call("stopProcessGroup", name)
+            self._call("removeProcessGroup", name)
         for name in [*changed, *added]:
             self.forget_starts([name])
-            self._rpc.addProcessGroup(name)
+            self._call("addProcessGroup", name)
         unchanged = [p for p in self.processes().values() if p.name not in (*changed, *added)]
         failed = [p.name for p in unchanged if p.state not in ("running", "starting")]
         self.restart(failed)
@@ -123,22 +128,21 @@ class Supervisor:
         for name in names:
             self.stop(name)
             self.forget_starts([name])
-            self._rpc.startProcess(name, False)
+            self._call("startProcess", name, False)
 
     def stop(self, name: str) -> None:
         """Stop a service, and wait until it has ended."""
         try:
-            self._rpc.stopProcess(name)
+            self._call("stopProcess", name)
         except xmlrpc.client.Fault as fault:
-            if not fault.faultString.startswith("NOT_RUNNING"):
+            if fault.faultCode != Faults.NOT_RUNNING:
                 raise
 
     def processes(self) -> dict[str, ProcessState]:
-        """Return how each service's process is; {} when supervisord doesn't answer."""
+        """Return how each service's process is; {} when supervisord doesn't run, or is about to end."""
         try:
-            infos = self._rpc.getAllProcessInfo()
-        except _GONE:
-            self._transport.close()
+            infos = self._call("getAllProcessInfo")
+        except SupervisorGoneError:
             return {}
         return {
             info["name"]: ProcessState(
@@ -154,17 +158,23 @@ class Supervisor:
 
     def shutdown(self, grace_s: float = 2 * STOP_WAIT_S) -> None:
         """End it and with it its services, as they stand in their order; by force after `grace_s`."""
-        try:
-            self._rpc.shutdown()
-        except (*_GONE, xmlrpc.client.Fault):  # SHUTDOWN_STATE: somebody else has told it already
-            self._transport.close()
+        with contextlib.suppress(SupervisorGoneError):
+            self._call("shutdown")
         units = [unit for unit in find_units(self._home) if unit.name == SUPERVISOR]
-        deadline = time.monotonic() + grace_s
-        while any(unit.process.is_running() for unit in units) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        end_units([unit for unit in units if unit.process.is_running()], grace_s=1)
+        end_units(wait_for_end(units, grace_s), grace_s=1)
 
     def forget_starts(self, names: Iterable[str]) -> None:
         """Begin to count services' starts anew."""
         for name in names:
             starts_file(self._home, name).unlink(missing_ok=True)
+
+    def _call(self, method: str, *arguments: object) -> Any:
+        try:
+            return getattr(self._proxy, f"supervisor.{method}")(*arguments)
+        except _NO_ANSWER:
+            self._transport.close()
+            raise SupervisorGoneError from None
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode == Faults.SHUTDOWN_STATE:
+                raise SupervisorGoneError from None
+            raise

@@ -1,0 +1,19 @@
+from pathlib import Path
+
+import pytest
+
+import services
+from services.cli.home import Home
+
+CODE = Path(services.__file__).parents[1]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A stack's folders, empty, and an environment that names none of a stack's variables."""
+    for name in ("SPARKSTACK_HOME", "SPARKSTACK_STATE", "SPARKSTACK_API_KEY", "GGUF", "MODE"):
+        monkeypatch.delenv(name, raising=False)
+    home = Home(CODE, tmp_path, tmp_path / ".state")
+    monkeypatch.setenv("SPARKSTACK_HOME", str(tmp_path))
+    home.make_folders()
+    return home

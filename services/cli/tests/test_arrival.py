@@ -1,0 +1,122 @@
+import sys
+
+import click
+import pytest
+
+from services.cli import arrival
+from services.cli.arrival import CrashWatch, Endpoints, wait_until_it_answers
+from services.cli.probes import FirstToken, Health
+from services.cli.progress import Progress
+from services.cli.supervision import ProcessState
+
+ENDPOINTS = Endpoints(
+    "http://gateway", "sk-1", {"llamacpp": "http://engine/health", "gateway": "http://gateway/readyz"}
+)
+
+
+def process(state, started_at, name="gateway", problem=""):
+    return {name: ProcessState(name, state, 1, started_at, 1, problem)}
+
+
+class Script:
+    """Stands in for supervisord: what it says at each look; the last goes on for ever."""
+
+    def __init__(self, *looks):
+        self.looks = list(looks)
+        self.stopped = []
+
+    def processes(self):
+        return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+
+    def stop(self, name):
+        self.stopped.append(name)
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """What services say: health by address, and the reply to the first question."""
+    said = {"token": FirstToken(True), "health": {}}
+    monkeypatch.setattr(arrival, "probe", lambda client, url: said["health"].get(url, Health(True)))
+    monkeypatch.setattr(arrival, "ask_for_a_token", lambda *args: said["token"])
+    monkeypatch.setattr(arrival, "_POLL_S", 0.001)
+    return said
+
+
+def wait(home, script, timeout_s=5.0):
+    wait_until_it_answers(home, script, ENDPOINTS, Progress(), timeout_s)
+
+
+def test_a_token_ends_the_waiting(home, answers):
+    wait(home, Script(process("starting", 1)))
+
+
+def test_a_first_failure_may_pass(home, answers):
+    answers["health"]["http://engine/health"] = Health(False, "does not listen yet")
+    script = Script(process("starting", 1), process("backoff", 1), process("starting", 2), process("running", 2))
+    with pytest.raises(click.ClickException, match=r"not ready after 0 s; still waiting for llamacpp: does not"):
+        wait(home, script, 0.2)
+    assert script.stopped == []
+
+
+def test_a_second_failure_ends_it_with_the_log(home, answers):
+    home.log("gateway").write_text("\n".join(f"line {n}" for n in range(40)) + "\nport 8000 is taken\n")
+    script = Script(process("starting", 1), process("backoff", 1), process("starting", 2), process("backoff", 2))
+    answers["token"] = FirstToken(False, "no answer")
+    with pytest.raises(click.ClickException) as caught:
+        wait(home, script)
+    said = str(caught.value)
+    assert "gateway crashes again and again (it ended with status 1)" in said
+    assert "    port 8000 is taken" in said
+    assert "line 24" not in said
+    assert script.stopped == ["gateway"]
+
+
+def test_a_service_that_crashes_after_its_first_seconds_is_found_too():
+    watch = CrashWatch()
+    assert watch.crashing(process("running", 1)) is None
+    assert watch.crashing(process("running", 2)) is None
+    assert watch.crashing(process("running", 3)).name == "gateway"
+
+
+def test_a_service_that_supervisord_has_given_up_is_found_at_once():
+    assert CrashWatch().crashing(process("fatal", 1, problem="no such file")).problem == "no such file"
+
+
+def test_a_stack_that_is_stopped_meanwhile_ends_the_waiting(home, answers):
+    answers["token"] = FirstToken(False, "no answer")
+    with pytest.raises(click.ClickException, match="stopped meanwhile"):
+        wait(home, Script(process("running", 1), {}))
+
+
+def test_a_final_refusal_ends_the_waiting(home, answers):
+    answers["token"] = FirstToken(False, "the key is not known here", final=True)
+    with pytest.raises(click.ClickException, match="refuses the first question: the key is not known here"):
+        wait(home, Script(process("running", 1)))
+
+
+def test_progress_is_plain_lines_elsewhere_and_one_line_on_a_terminal(capsys, monkeypatch):
+    progress = Progress()
+    for what in ("a", "a", "b"):
+        progress.waiting(what)
+    progress.say("done")
+    assert capsys.readouterr().out == "  … a (0 s)\n  … b (0 s)\ndone\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    progress = Progress()
+    for what in ("a", "a", "b"):
+        progress.waiting(what)
+    progress.say("done")
+    assert capsys.readouterr().out == "\r\x1b[2K  … a (0 s)" * 2 + "\r\x1b[2K  … b (0 s)\r\x1b[2Kdone\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        ("/clone/.venv/bin/sparkstack", ".venv/bin/sparkstack key"),
+        ("/other/bin/sparkstack", "/other/bin/sparkstack key"),
+        ("/clone/services/cli/main.py", f"{sys.executable} -m services.cli.main key"),
+    ],
+)
+def test_the_first_request_calls_this_command_as_the_reader_can(argv, command, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [argv])
+    monkeypatch.setattr(arrival.Path, "cwd", lambda: arrival.Path("/clone"))
+    assert f"Bearer $({command})" in arrival.first_request("http://x")

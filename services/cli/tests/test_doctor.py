@@ -1,0 +1,79 @@
+import hashlib
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from services.cli import doctor
+from services.cli.main import cli
+from services.stack import find_service
+from tests.testkit.ports import free_listener, free_port
+
+GATEWAY = find_service("gateway")
+
+
+def test_it_works_where_nothing_runs_and_nothing_is_set_up(home, monkeypatch):
+    monkeypatch.setenv("GATEWAY_PORT", str(free_port()))
+    reply = CliRunner().invoke(cli, ["doctor"])
+    assert reply.exit_code == 0, reply.output
+    lines = reply.output.splitlines()
+    assert {line.split()[0] for line in lines} <= {"ok", "warn"}
+    assert any(".env yet; `make up` makes it" in line for line in lines)
+
+
+def test_a_taken_port_fails_with_its_holder(home, monkeypatch):
+    with free_listener() as listener:
+        monkeypatch.setenv("GATEWAY_PORT", str(listener.getsockname()[1]))
+        reply = CliRunner().invoke(cli, ["doctor"])
+    assert reply.exit_code == 1
+    assert f"fail  port {listener_port(reply.output)} is taken by" in reply.output
+
+
+def listener_port(text):
+    return text.partition("fail  port ")[2].split()[0]
+
+
+@pytest.mark.parametrize(("version", "level"), [((3, 10), "fail"), ((3, 11), "ok"), ((3, 14), "ok"), ((3, 15), "fail")])
+def test_versions_of_python(version, level):
+    assert doctor.python_version(version).level == level
+
+
+def test_memory():
+    assert doctor.free_memory(8 * 10**9).level == "ok"
+    assert doctor.free_memory(10**8).level == "warn"
+
+
+def test_disk(home, monkeypatch):
+    monkeypatch.setattr(doctor, "_NEEDED_DISK_BYTES", 0)
+    assert doctor.free_disk(home).level == "ok"
+    monkeypatch.setattr(doctor, "_NEEDED_DISK_BYTES", 10**18)
+    assert doctor.free_disk(home).level == "warn"
+
+
+def test_the_environment_is_held_to_its_locks(home, tmp_path):
+    stamp = tmp_path / "stamp"
+    assert "not checked" in doctor.locks(home, stamp).text
+    digest = hashlib.sha256((home.code / "requirements/embedded.lock").read_bytes()).hexdigest()
+    stamp.write_text(json.dumps({"locks": {"embedded.lock": digest}}))
+    assert doctor.locks(home, stamp).level == "ok"
+    stamp.write_text(json.dumps({"locks": {"embedded.lock": "0"}}))
+    assert "has changed" in doctor.locks(home, stamp).text
+    stamp.write_text(json.dumps({"locks": {"gone.lock": "0"}}))
+    assert "has changed" in doctor.locks(home, stamp).text
+
+
+def test_env(home):
+    assert doctor.env_file(home).level == "warn"
+    home.env_file.write_text("")
+    home.env_file.chmod(0o640)
+    assert "chmod 600" in doctor.env_file(home).text
+    home.env_file.chmod(0o600)
+    assert doctor.env_file(home).level == "ok"
+
+
+def test_keys_are_judged_and_not_shown():
+    assert doctor.api_key("").level == "warn"
+    assert "easy to guess" in doctor.api_key("secret").text
+    long = doctor.api_key("sk-spark-0123456789abcdef")
+    assert long.level == "ok"
+    assert "0123" not in long.text

@@ -1,0 +1,73 @@
+"""A second `up` restarts only what has changed."""
+
+import re
+import time
+
+import pytest
+
+from services.engines.recipes import find_recipe, load_recipes, locate
+from tests.testkit.ports import free_port
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_second_up_is_quick_and_restarts_nothing(stack):
+    stack.up()
+    pids = stack.pids()
+    started = time.monotonic()
+    said = stack.up()
+    assert time.monotonic() - started < 10
+    assert "nothing has changed; the stack runs on" in said
+    assert stack.pids() == pids
+
+
+def test_a_changed_variable_restarts_the_service_that_reads_it(stack):
+    stack.up()
+    before = stack.pids()
+    said = stack.up(GATEWAY_MAX_BODY_MB="7")
+    assert re.search(r"^started: gateway$", said, re.M)
+    after = stack.pids()
+    assert after["llamacpp"] == before["llamacpp"]
+    assert after["gateway"] != before["gateway"]
+    assert "started: gateway" in stack.up(), "a variable that is gone has changed too"
+
+
+def test_a_service_moves_to_another_port(stack):
+    stack.up()
+    stack.environment["GATEWAY_PORT"] = str(free_port())
+    assert "started: gateway" in stack.up()
+    assert stack.status()["gateway"]["address"] == stack.gateway
+    assert stack.ask()["usage"]["completion_tokens"] > 0
+
+
+def test_two_ups_at_a_time_make_one_stack(stack):
+    both = [stack.start("up"), stack.start("up")]
+    said = [process.communicate(timeout=100)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], "\n".join(said)
+    assert len([unit for unit in stack.units() if unit.name == "supervisord"]) == 1
+    assert sorted(unit.name for unit in stack.units()) == ["gateway", "llamacpp", "supervisord"]
+
+
+def test_a_model_of_ones_own_is_served_under_its_own_id(stack, tmp_path):
+    model = tmp_path / "My Copy.Q4_1.gguf"
+    model.symlink_to(locate(find_recipe("smollm2", load_recipes()).source))
+    said = stack.up(GGUF=str(model))
+    assert f"model: my-copy-q4_1 (98 MB, your file {model})" in said
+    reply = stack.ask(model="my-copy-q4_1")
+    assert reply["model"] == "my-copy-q4_1"
+    assert "Paris" in reply["choices"][0]["message"]["content"]
+    assert stack.ask(model="gpt-4o-mini")["model"] == "my-copy-q4_1"
+
+    assert "model: smollm2-135m-instruct-q4_1" in stack.up(), "without GGUF the default model comes back"
+    assert stack.ask(model="smollm2")["model"] == "smollm2-135m-instruct-q4_1"
+
+
+def test_restart_gives_a_service_a_new_process(stack):
+    stack.up()
+    before = stack.pids()
+    assert "ready after" in stack.run("restart", "gateway")
+    after = stack.pids()
+    assert after["llamacpp"] == before["llamacpp"]
+    assert after["gateway"] != before["gateway"]
+    assert stack.status()["gateway"]["restarts"] == 0, "what was wanted isn't counted as a crash"
+    assert "no service 'nothing' is running" in stack.run("restart", "nothing", code=1)

@@ -1,0 +1,90 @@
+"""What is killed comes back; what its supervisor left is found."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from services.cli.home import MARK
+from tests.e2e.conftest import listens, wait_for
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("service", ["llamacpp", "gateway"])
+def test_a_killed_service_comes_back(stack, service):
+    stack.up()
+    pid = stack.pids()[service]
+    os.kill(pid, signal.SIGKILL)
+    row = stack.wait_until_ready(service, other_pid_than=pid)
+    assert row["restarts"] == 1
+    wait_for(lambda: stack.status()["gateway"]["state"] == "ready", "the gateway", stack.all_logs)
+    assert stack.ask()["usage"]["completion_tokens"] > 0
+
+
+def kill_supervisor(stack):
+    (supervisor,) = (unit.process for unit in stack.units() if unit.name == "supervisord")
+    os.kill(supervisor.pid, signal.SIGKILL)
+    supervisor.wait(10)
+
+
+def test_services_do_not_outlive_a_killed_supervisor(stack):
+    stack.up()
+    kill_supervisor(stack)
+    wait_for(lambda: not stack.units(), "the end of all services", lambda: f"{stack.units()}", timeout_s=15)
+    assert {row["state"] for row in stack.status().values()} == {"stopped"}
+    stack.run("status", code=3)
+
+
+def test_up_after_a_killed_supervisor(stack):
+    stack.up()
+    kill_supervisor(stack)
+    stack.up()
+    assert stack.ask()["usage"]["completion_tokens"] > 0
+    assert sorted(unit.name for unit in stack.units()) == ["gateway", "llamacpp", "supervisord"]
+
+
+@contextlib.contextmanager
+def orphan(stack):
+    """A service that lives on without a supervisor, as on systems whose kernel does not end it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", "import time; print(flush=True); time.sleep(300)"],
+        env={**os.environ, MARK: stack.home.mark("llamacpp")},
+        stdout=subprocess.PIPE,
+    ) as process:
+        try:
+            process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+
+
+def test_up_ends_what_a_dead_supervisor_left(stack):
+    with orphan(stack) as process:
+        said = stack.up()
+        assert "ended what an earlier start had left without its supervisor: llamacpp" in said
+        assert process.wait(5) == -signal.SIGTERM
+    assert sorted(unit.name for unit in stack.units()) == ["gateway", "llamacpp", "supervisord"]
+
+
+def test_down_ends_what_a_dead_supervisor_left(stack):
+    stack.up()
+    kill_supervisor(stack)
+    with orphan(stack) as process:
+        assert "llamacpp: left without a supervisor, ended too" in stack.run("down")
+        assert process.wait(5) == -signal.SIGTERM
+    assert stack.units() == []
+    assert not listens(stack.environment["GATEWAY_PORT"])
+    assert not stack.home.socket.exists()
+
+
+def test_down_ends_an_up_that_is_waiting(stack):
+    waiting = stack.start("up", GATEWAY_DEFAULT_MODEL="nothing")
+    wait_for(lambda: stack.status().get("gateway", {}).get("state") == "ready", "the gateway", stack.all_logs)
+    stack.run("down")
+    said, _ = waiting.communicate(timeout=30)
+    assert waiting.returncode == 1
+    assert "the stack was stopped meanwhile" in said
