@@ -11,6 +11,7 @@ from services.kit.errors import (
     EngineError,
     EngineTimeout,
     InvalidRequest,
+    ModelLoading,
     ModelNotFound,
     Overloaded,
     RateLimited,
@@ -43,6 +44,8 @@ def from_engine(status: int, body: bytes, retry_after: str | None, backend: str)
     if status == 429:
         return RateLimited(said, param=param, retry_after_s=_seconds(retry_after))
     if status == 503:
+        if "loading" in said.lower():
+            return ModelLoading(said, retry_after_s=_seconds(retry_after))
         return Overloaded(said, retry_after_s=_seconds(retry_after))
     if status == 501:
         return UnsupportedParameter(f"{backend} can't do that: {said}", param=param)

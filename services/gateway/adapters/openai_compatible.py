@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from services.gateway.errors import from_engine
 from services.kit.errors import EngineInvalidResponse, EngineTimeout, EngineUnreachable
 
 _LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError)
@@ -106,6 +107,7 @@ class OpenAICompatible:
 
         Raises:
             EngineUnreachable, EngineTimeout, EngineInvalidResponse
+            ModelLoading, Overloaded: it is there but not yet of use.
         """
         try:
             async with (
@@ -113,6 +115,8 @@ class OpenAICompatible:
                 self._pool.fresh.get(self._url("/v1/models"), headers=self._headers) as response,
             ):
                 body = await response.read()
+                if response.status == 503:
+                    raise from_engine(503, body, response.headers.get("Retry-After"), self._name)
                 if response.status != 200:
                     raise EngineInvalidResponse(f"GET {self.url}/v1/models answers {response.status}")
                 document = msgspec.json.decode(body)
