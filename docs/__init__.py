@@ -1,0 +1,1 @@
+"""The documentation; a package so that `python -m docs.generate_errors` finds this one."""
