@@ -1,5 +1,6 @@
 """`sparkstack logs`: the last lines of the services' logs, and what comes."""
 
+import contextlib
 import os
 import time
 from collections import deque
@@ -33,11 +34,12 @@ def logs(service: str | None, follow: bool, lines: int) -> None:
         for line in log.last(lines):
             click.echo(prefix + line)
         followed.append(log)
-    while follow:
-        for log in followed:
-            for line in log.new():
-                click.echo(log.prefix + line)
-        time.sleep(_POLL_S)
+    with contextlib.suppress(KeyboardInterrupt):
+        while follow:
+            for log in followed:
+                for line in log.new():
+                    click.echo(log.prefix + line)
+            time.sleep(_POLL_S)
 
 
 def _names(service: str | None) -> list[str]:

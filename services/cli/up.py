@@ -50,7 +50,11 @@ def up(gguf: str, timeout_s: float) -> None:
         write_json(home.stack_file, plan.record())
     endpoints = Endpoints.of(plan, key)
     click.echo(f"started: {', '.join(started)}" if started else "nothing has changed; the stack runs on")
-    wait_until_it_answers(home, supervisor, endpoints, progress, timeout_s)
+    try:
+        wait_until_it_answers(home, supervisor, endpoints, progress, timeout_s)
+    except KeyboardInterrupt:
+        progress.say("the stack goes on starting in the background: `make status` shows it, `make down` ends it")
+        raise
     progress.say(f"ready after {progress.seconds:.1f} s\n")
     tell(plan, endpoints)
 

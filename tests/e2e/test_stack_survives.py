@@ -88,3 +88,26 @@ def test_down_ends_an_up_that_is_waiting(stack):
     said, _ = waiting.communicate(timeout=30)
     assert waiting.returncode == 1
     assert "the stack was stopped meanwhile" in said
+
+
+def test_an_interrupted_up_leaves_the_stack_starting(stack):
+    waiting = stack.start("up", GATEWAY_DEFAULT_MODEL="nothing")
+    wait_for(lambda: stack.status().get("gateway", {}).get("state") == "ready", "the gateway", stack.all_logs)
+    pids = stack.pids()
+    waiting.send_signal(signal.SIGINT)
+    said, _ = waiting.communicate(timeout=30)
+    assert waiting.returncode == 130
+    assert "goes on starting in the background" in said
+    assert "Traceback" not in said
+    assert stack.pids() == pids
+
+
+def test_logs_are_followed_until_interrupted(stack):
+    stack.up()
+    following = stack.start("logs", "gateway", "-f", "-n", "0")
+    stack.ask()
+    line = following.stdout.readline()
+    following.send_signal(signal.SIGINT)
+    _, _ = following.communicate(timeout=30)
+    assert '"route":"/v1/chat/completions"' in line
+    assert following.returncode == 0
