@@ -1,10 +1,10 @@
 """`sparkstack doctor`: look at the machine and the stack, and say what is wrong and how to mend it."""
 
-import hashlib
 import os
 import platform
 import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ from typing import Literal
 import click
 import psutil
 
-from services.cli.files import read_json
 from services.cli.home import Home, find_home
 from services.cli.key import VARIABLE, first_key
 from services.cli.plan import LOOPBACK
@@ -22,7 +21,6 @@ from services.cli.ports import holds, port_number, why_taken
 from services.cli.processes import holder_of
 from services.cli.status import read_status
 from services.cli.supervision import Supervisor
-from services.cli.units import STAMP
 from services.stack import SERVICES, Service
 
 _OLDEST, _NEWEST = (3, 11), (3, 14)
@@ -55,7 +53,7 @@ def examine(home: Home, variables: "os._Environ[str] | dict[str, str]") -> Itera
     yield Finding("ok", f"{platform.system()} {platform.release()} on {platform.machine()}")
     yield free_disk(home)
     yield free_memory(psutil.virtual_memory().available)
-    yield locks(home, Path(sys.prefix) / STAMP)
+    yield environment(home, Path(sys.prefix))
     yield env_file(home)
     yield api_key(variables.get(VARIABLE, ""))
     running = Supervisor(home).is_running()
@@ -96,17 +94,16 @@ def free_memory(available: int) -> Finding:
     return Finding("warn", f"{text}: the default stack takes about 1 GB; end something, or set LLAMACPP_SLOTS=1")
 
 
-def locks(home: Home, stamp_file: Path) -> Finding:
-    """Say whether the environment holds what the lock files say."""
-    stamp = read_json(stamp_file)
-    digests = stamp.get("locks")
-    if not isinstance(digests, dict):
-        return Finding("warn", f"{sys.prefix} was not made by `make up`; its packages are not checked")
-    for name, digest in digests.items():
-        lock = home.code / "requirements" / name
-        if not lock.is_file() or hashlib.sha256(lock.read_bytes()).hexdigest() != digest:
-            return Finding("warn", f"requirements/{name} has changed since {sys.prefix} was made; run `make up`")
-    return Finding("ok", f"{sys.prefix} holds what its locks say")
+def environment(home: Home, prefix: Path) -> Finding:
+    """Say whether the packages are those of the lock files."""
+    if prefix != home.code / ".venv":
+        return Finding("warn", f"{prefix} was not made by `make up`; its packages are not checked")
+    check = [sys.executable, str(home.code / "scripts" / "bootstrap.py"), "--check", "embedded"]
+    done = subprocess.run(check, capture_output=True, text=True, timeout=60, check=False)
+    said = (done.stdout + done.stderr).strip().removeprefix("sparkstack: ")
+    if done.returncode == 0:
+        return Finding("ok", said)
+    return Finding("warn", f"{said}; run `make up`")
 
 
 def env_file(home: Home) -> Finding:

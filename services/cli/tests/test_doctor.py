@@ -1,5 +1,5 @@
-import hashlib
-import json
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -50,16 +50,29 @@ def test_disk(home, monkeypatch):
     assert doctor.free_disk(home).level == "warn"
 
 
-def test_the_environment_is_held_to_its_locks(home, tmp_path):
-    stamp = tmp_path / "stamp"
-    assert "not checked" in doctor.locks(home, stamp).text
-    digest = hashlib.sha256((home.code / "requirements/embedded.lock").read_bytes()).hexdigest()
-    stamp.write_text(json.dumps({"locks": {"embedded.lock": digest}}))
-    assert doctor.locks(home, stamp).level == "ok"
-    stamp.write_text(json.dumps({"locks": {"embedded.lock": "0"}}))
-    assert "has changed" in doctor.locks(home, stamp).text
-    stamp.write_text(json.dumps({"locks": {"gone.lock": "0"}}))
-    assert "has changed" in doctor.locks(home, stamp).text
+def test_the_environment_is_held_to_its_locks(home, monkeypatch):
+    own = home.code / ".venv"
+    assert "not checked" in doctor.environment(home, own.with_name("other")).text
+    asked = []
+
+    def bootstrap(returncode, said):
+        def run(command, **_kwargs):
+            asked.append(command)
+            return subprocess.CompletedProcess(command, returncode, f"sparkstack: {said}\n", "")
+
+        monkeypatch.setattr(doctor.subprocess, "run", run)
+
+    bootstrap(0, ".venv is up to date")
+    assert doctor.environment(home, own) == doctor.Finding("ok", ".venv is up to date")
+    bootstrap(1, ".venv is to be made: its locks have changed")
+    finding = doctor.environment(home, own)
+    assert (finding.level, finding.text) == ("warn", ".venv is to be made: its locks have changed; run `make up`")
+    monkeypatch.undo()
+    script, *arguments = asked[0][1:]
+    assert arguments == ["--check", "embedded"]
+    done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, timeout=60)
+    assert "--check" in done.stdout
+    assert "embedded" in done.stdout
 
 
 def test_env(home):
