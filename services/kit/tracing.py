@@ -6,11 +6,13 @@ Source: https://www.w3.org/TR/trace-context/
 """
 
 import os
+import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 HEADERS = (b"traceparent", b"tracestate")
+_LAST_SPANS_S = 2.0
 
 
 class Span(Protocol):
@@ -34,7 +36,8 @@ class Tracer:
         self._kind = trace.SpanKind.SERVER
         resource = Resource.create({"service.name": service, "service.version": version})
         self._provider = TracerProvider(resource=resource)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._exporter = OTLPSpanExporter()
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("sparkstack", version)
 
     def server_span(self, name: str, carrier: Mapping[str, str]) -> AbstractContextManager[Span]:
@@ -50,8 +53,12 @@ class Tracer:
         return carrier
 
     def shutdown(self) -> None:
-        """Send what is waiting, within the exporter's own timeout."""
-        self._provider.shutdown()
+        """Send what is waiting; a collector that is gone holds the end of the service for two seconds, not for ten."""
+        sending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(_LAST_SPANS_S)
+        if sending.is_alive():
+            self._exporter.shutdown()
 
 
 def tracer_from_environment(service: str, version: str) -> Tracer | None:
