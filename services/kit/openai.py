@@ -10,17 +10,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-_OBJECTS = Meta(extra_json_schema={"items": {"type": "object"}})
-_ANY_INPUT = Meta(
-    extra_json_schema={
-        "anyOf": [
-            {"type": "string", "minLength": 1},
-            {"type": "array", "items": {"type": "string"}, "minItems": 1},
-            {"type": "array", "items": {"type": "integer"}, "minItems": 1},
-            {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}, "minItems": 1},
-        ]
-    }
-)
+_Object = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
+_TOKENS: list[Any] = [
+    {"type": "array", "items": {"type": "integer"}, "minItems": 1},
+    {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}, "minItems": 1},
+]
+_TEXT = [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
+_SOME_TEXT = [{"type": "string", "minLength": 1}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+_Prompt = Annotated[Raw, Meta(extra_json_schema={"anyOf": [*_TEXT, *_TOKENS]})]
+_Input = Annotated[Raw, Meta(extra_json_schema={"anyOf": [*_SOME_TEXT, *_TOKENS]})]
 ModelName = Annotated[str, Meta(min_length=1, max_length=256, description="An id or alias of `GET /v1/models`.")]
 
 
@@ -34,7 +32,7 @@ class ChatCompletionRequest(Struct, kw_only=True):
     """A conversation to be continued. Fields that are not named here go to the engine as they are."""
 
     model: ModelName
-    messages: Annotated[list[Raw], Meta(min_length=1), _OBJECTS]
+    messages: Annotated[list[_Object], Meta(min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Meta(ge=0)] | None = None
@@ -48,7 +46,7 @@ class ChatCompletionRequest(Struct, kw_only=True):
     frequency_penalty: float | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    tools: Annotated[list[Raw], _OBJECTS] | None = None
+    tools: list[_Object] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
@@ -59,7 +57,7 @@ class CompletionRequest(Struct, kw_only=True):
     """A text to be continued."""
 
     model: ModelName
-    prompt: Annotated[Raw, _ANY_INPUT]
+    prompt: _Prompt
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Meta(ge=0)] | None = None
@@ -80,7 +78,7 @@ class EmbeddingRequest(Struct, kw_only=True):
     """Texts (or token lists) to be embedded."""
 
     model: ModelName
-    input: Annotated[Raw, _ANY_INPUT]
+    input: _Input
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
     user: str | None = None

@@ -374,6 +374,13 @@ async def test_the_older_endpoint_embeds_too(async_client):
     assert list(older.embedding) == list(newer.embeddings[0])
 
 
+def test_nothing_to_embed_only_loads_the_model(client, stack):
+    assert client.embed("fake-embed").embeddings == []
+    assert client.embed("fake-embed", []).embeddings == []
+    assert client.embeddings("fake-embed").embedding == []
+    assert stack.engine.requests() == []
+
+
 # --- failures ---------------------------------------------------------------------------------------------------
 
 

@@ -78,10 +78,10 @@ class GenerateRequest(Struct, kw_only=True):
 
 
 class EmbedRequest(Struct, kw_only=True):
-    """`POST /api/embed`."""
+    """`POST /api/embed`; an empty input only makes sure that the model is there."""
 
     model: Model
-    input: str | list[str]
+    input: str | list[str] = ""
     truncate: bool | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
     options: dict[str, Any] | None = None
@@ -89,10 +89,10 @@ class EmbedRequest(Struct, kw_only=True):
 
 
 class LegacyEmbedRequest(Struct, kw_only=True):
-    """`POST /api/embeddings`, which older clients use."""
+    """`POST /api/embeddings`, which older clients use; an empty prompt only makes sure that the model is there."""
 
     model: Model
-    prompt: str
+    prompt: str = ""
     options: dict[str, Any] | None = None
     keep_alive: float | str | None = None
 

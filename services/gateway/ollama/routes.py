@@ -110,7 +110,9 @@ class Embed(OllamaRoute):
     async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
         request = self._reader.read(body).known
         if not request.input:
-            raise InvalidRequest("input: nothing to embed", param="input")
+            await self.resolve(request.model)
+            await _send_json(send, {"model": request.model, "embeddings": []})
+            return
         answer_format = EmbedFormat(request.model, legacy=False)
         document = embed_body(request)
         await self.generate(
@@ -134,6 +136,10 @@ class LegacyEmbeddings(OllamaRoute):
 
     async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
         request = self._reader.read(body).known
+        if not request.prompt:
+            await self.resolve(request.model)
+            await _send_json(send, {"embedding": []})
+            return
         document = embed_body(EmbedRequest(model=request.model, input=request.prompt))
         answer_format = EmbedFormat(request.model, legacy=True)
         await self.generate(
