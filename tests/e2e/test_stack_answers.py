@@ -28,6 +28,9 @@ def test_up_answers_a_question_and_down_leaves_nothing(stack):
     assert "Paris" in reply["choices"][0]["message"]["content"]
     assert reply["model"] == "smollm2-135m-instruct-q4_1"
     assert reply["usage"]["completion_tokens"] > 0
+    logs = stack.all_logs()
+    assert "POST" in logs
+    assert "capital of France" not in logs, "no log holds a prompt"
 
     assert f"{stack.gateway}/#key={stack.key}" in said
     page = httpx.get(f"{stack.gateway}/", trust_env=False)
