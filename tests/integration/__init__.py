@@ -1,0 +1,1 @@
+"""What crosses sockets: the gateway between real clients and a scripted engine. Files are named by behaviour."""
