@@ -97,7 +97,7 @@ class _Generation(RawRoute):
 
 
 class ChatCompletions(_Generation):
-    """POST /v1/chat/completions"""
+    """POST /v1/chat/completions: continue a conversation"""
 
     path = "/v1/chat/completions"
 
@@ -108,7 +108,7 @@ class ChatCompletions(_Generation):
 
 
 class Completions(_Generation):
-    """POST /v1/completions"""
+    """POST /v1/completions: continue a text"""
 
     path = "/v1/completions"
 
@@ -119,7 +119,7 @@ class Completions(_Generation):
 
 
 class Embeddings(RawRoute):
-    """POST /v1/embeddings"""
+    """POST /v1/embeddings: vectors of texts"""
 
     path = "/v1/embeddings"
 

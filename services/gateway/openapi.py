@@ -21,11 +21,24 @@ _REQUESTS: dict[str, type[msgspec.Struct]] = {
     "/api/embeddings": ollama.LegacyEmbedRequest,
     "/api/show": ollama.ShowRequest,
 }
-_STREAM_TYPES = {
-    "/v1/chat/completions": "text/event-stream",
-    "/v1/completions": "text/event-stream",
-    "/api/chat": "application/x-ndjson",
-    "/api/generate": "application/x-ndjson",
+_EVENT_STREAM: dict[str, Any] = {
+    "text/event-stream": {
+        "schema": {
+            "description": "Of each event. Its data is a chunk as JSON, or an error; the last one's is [DONE].",
+            "type": "object",
+            "required": ["data"],
+            "properties": {"data": {"type": "string"}},
+        }
+    }
+}
+_LINES: dict[str, Any] = {
+    "application/x-ndjson": {"schema": {"type": "string", "description": "A JSON object a line; the last is done."}}
+}
+_STREAMS = {
+    "/v1/chat/completions": _EVENT_STREAM,
+    "/v1/completions": _EVENT_STREAM,
+    "/api/chat": _LINES,
+    "/api/generate": _LINES,
 }
 _ERROR_SCHEMA = {
     "type": "object",
@@ -84,12 +97,11 @@ def _complete(document: dict[str, Any]) -> None:
 
 
 def _operation(kind: Any, tag: str, error: str) -> dict[str, Any]:
-    content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
-    if kind.path in _STREAM_TYPES:
-        content[_STREAM_TYPES[kind.path]] = {"schema": {"type": "string"}}
+    content = {"application/json": {"schema": {"type": "object"}}, **_STREAMS.get(kind.path, {})}
+    summary = (kind.__doc__ or "").partition(": ")[2]
     operation: dict[str, Any] = {
         "tags": [tag],
-        "summary": (kind.__doc__ or "").strip().splitlines()[0],
+        "summary": summary[:1].upper() + summary[1:],
         "operationId": f"{kind.method.lower()}{kind.path.replace('/', '_')}",
         "responses": {"200": {"description": "The answer", "content": content}},
         "x-error": error,

@@ -67,7 +67,7 @@ async def _send_json(send: Send, document: Any) -> None:
 
 
 class Chat(OllamaRoute):
-    """POST /api/chat"""
+    """POST /api/chat: continue a conversation"""
 
     path = "/api/chat"
     _reader = RequestReader(ChatRequest)
@@ -84,7 +84,7 @@ class Chat(OllamaRoute):
 
 
 class Generate(OllamaRoute):
-    """POST /api/generate"""
+    """POST /api/generate: answer a prompt"""
 
     path = "/api/generate"
     _reader = RequestReader(GenerateRequest)
@@ -102,7 +102,7 @@ class Generate(OllamaRoute):
 
 
 class Embed(OllamaRoute):
-    """POST /api/embed"""
+    """POST /api/embed: vectors of texts"""
 
     path = "/api/embed"
     _reader = RequestReader(EmbedRequest)
@@ -129,7 +129,7 @@ class Embed(OllamaRoute):
 
 
 class LegacyEmbeddings(OllamaRoute):
-    """POST /api/embeddings"""
+    """POST /api/embeddings: the vector of one text, for older clients"""
 
     path = "/api/embeddings"
     _reader = RequestReader(LegacyEmbedRequest)
@@ -156,7 +156,7 @@ class LegacyEmbeddings(OllamaRoute):
 
 
 class Show(OllamaRoute):
-    """POST /api/show"""
+    """POST /api/show: what is known of a model"""
 
     path = "/api/show"
     _reader = RequestReader(ShowRequest)
@@ -171,7 +171,7 @@ class Show(OllamaRoute):
 
 
 class Tags(OllamaRoute):
-    """GET /api/tags"""
+    """GET /api/tags: every model"""
 
     path = "/api/tags"
     method = "GET"
@@ -196,7 +196,7 @@ class Running(OllamaRoute):
 
 
 class Version(OllamaRoute):
-    """GET /api/version"""
+    """GET /api/version: the version of Ollama whose API this is"""
 
     path = "/api/version"
     method = "GET"
