@@ -12,6 +12,7 @@ from typing import Any
 import openai
 import pytest
 import structlog
+from fastapi import FastAPI
 
 from services.gateway.app import create_app
 from services.gateway.settings import GatewaySettings
@@ -28,6 +29,7 @@ class Stack:
     url: str
     key: str
     engine: FakeEngine
+    app: FastAPI
 
     def last_body(self, path: str = "/v1/chat/completions") -> dict[str, Any]:
         """Return the body of the last request that came to `path` of the engine."""
@@ -52,8 +54,9 @@ async def running_stack() -> AsyncIterator[Stack]:
             aliases={"gpt-4o-mini": "fake-chat"},
             max_body_mb=1,
         )
-        async with running(create_app(settings)) as url:
-            yield Stack(url, KEY, engine)
+        app = create_app(settings)
+        async with running(app) as url:
+            yield Stack(url, KEY, engine, app)
 
 
 @pytest.fixture(scope="package")

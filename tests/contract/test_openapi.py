@@ -1,0 +1,124 @@
+"""The OpenAPI document: it changes on purpose alone, has every route, and the gateway does what it says.
+
+The snapshot is written anew by `UPDATE_SNAPSHOTS=1 pytest tests/contract/test_openapi.py`.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+import schemathesis
+from fastapi.routing import iter_route_contexts
+from schemathesis import GenerationMode
+
+from docs.generate_errors import error_classes
+from services.gateway.app import create_app
+from services.gateway.settings import GatewaySettings
+
+SNAPSHOT = Path(__file__).with_name("openapi.json")
+OPEN = {"/", "/page/{name}", "/livez", "/readyz", "/metrics", "/openapi.json"}
+"""What anybody on this machine may read without a key; everything else tells or costs something."""
+UNDOCUMENTED = {"/", "/page/{name}", "/openapi.json"}
+"""For browsers, and the document itself."""
+ALLOWED_FAILURES = {(each.status, each.code) for each in error_classes() if each.status > 500}
+
+
+def routes_of(app):
+    """Return method and path of each route, as the document writes paths; each GET is a HEAD too."""
+    return {
+        (method, re.sub(r":\w+}", "}", context.path))
+        for context in iter_route_contexts(app.routes)
+        for method in context.methods - {"HEAD"}
+    }
+
+
+# --- the document -----------------------------------------------------------------------------------------------
+
+
+def test_the_document_changes_on_purpose_alone(stack):
+    document = httpx.get(f"{stack.url}/openapi.json").json()
+    del document["info"]["version"]
+    text = json.dumps(document, indent=2, sort_keys=True) + "\n"
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        SNAPSHOT.write_text(text)
+
+    assert json.loads(SNAPSHOT.read_text()) == document, "on purpose? UPDATE_SNAPSHOTS=1 pytest " + __file__
+
+
+def test_every_route_is_documented_and_every_document_has_a_route(stack):
+    documented = {(method.upper(), path) for path, item in stack.app.openapi()["paths"].items() for method in item}
+
+    assert documented == {(method, path) for method, path in routes_of(stack.app) if path not in UNDOCUMENTED}
+
+
+def test_every_operation_says_what_it_does_and_what_can_go_wrong(stack):
+    for path, item in stack.app.openapi()["paths"].items():
+        for operation in item.values():
+            assert len(operation["summary"]) > 8, path
+            assert operation["summary"][0].isupper(), path
+            assert operation["responses"]["default"]["content"], path
+            assert ("security" in operation) is (path not in OPEN), path
+
+
+# --- who may call -----------------------------------------------------------------------------------------------
+
+
+def test_every_route_but_the_open_ones_wants_a_key(stack):
+    routes = routes_of(stack.app)
+    answers = {
+        (method, path): httpx.request(method, stack.url + re.sub(r"{\w+}", "style.css", path)).status_code
+        for method, path in routes
+    }
+
+    assert {path for _, path in routes} > OPEN
+    assert {route: status for route, status in answers.items() if route[1] in OPEN and status != 200} == {}
+    assert {route: status for route, status in answers.items() if route[1] not in OPEN and status != 401} == {}
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/chat/completions", "/status"])
+def test_a_missing_key_is_told_in_the_envelope(stack, path):
+    answer = httpx.request("POST" if "chat" in path else "GET", stack.url + path)
+
+    assert answer.json()["error"]["code"] == "invalid_api_key"
+    assert answer.headers["x-request-id"]
+
+
+# --- what it does -----------------------------------------------------------------------------------------------
+
+DOCUMENT = create_app(GatewaySettings(api_keys=("any",))).openapi()
+schema = schemathesis.openapi.from_dict(DOCUMENT, config=schemathesis.Config(seed=1))
+schema.config.generation.update(max_examples=30, deterministic=True)
+schema.config.checks.update(
+    excluded_check_names=[
+        "positive_data_acceptance",  # what only the engine understands, it may refuse: roles, schemas, images
+        "not_a_server_error",  # ours, below, knows which are allowed
+    ]
+)
+
+
+def is_of_the_error_table(response):
+    return response.status_code < 500 or (
+        (response.status_code, response.json()["error"]["code"]) in ALLOWED_FAILURES
+        and response.json()["error"]["message"]
+    )
+
+
+@schema.parametrize()
+def test_the_gateway_does_what_the_document_says(case, shared_stack):
+    if isinstance(case.body, dict) and is_a_name(case.body.get("model")):
+        case.body["model"] = "fake-embed" if "embed" in case.path else "fake-chat"
+    if case.path_parameters and case.meta.generation.mode == GenerationMode.POSITIVE:
+        case.path_parameters["model"] = "fake-chat"
+
+    response = case.call(base_url=shared_stack.url, headers={"Authorization": f"Bearer {shared_stack.key}"})
+
+    assert is_of_the_error_table(response), f"{response.status_code}: {response.text}"
+    case.validate_response(response)
+
+
+def is_a_name(value):
+    """Return whether the document allows this as a model's name: replaced by one that exists, it leads further."""
+    return isinstance(value, str) and 1 <= len(value) <= 256
