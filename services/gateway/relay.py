@@ -28,6 +28,8 @@ from services.kit.sse import EventSplitter, EventTooLarge, event_data, event_nam
 _MAX_ERROR_BYTES = 256 * 1024
 _MAX_PLAIN_BYTES = 512 * 1024 * 1024
 _LAST_BYTES_S = 1.0
+_BRIEFLY_S = 0.5
+"""For the body of a refusal: the client learns of a 429 within a second, whatever the engine does."""
 
 
 class AnswerFormat(Protocol):
@@ -134,7 +136,7 @@ class Relay:
         """Return what comes at once of a body that is not relayed; what is known without it tells enough."""
         body = b""
         try:
-            async with asyncio.timeout(self._settings.connect_timeout_s):
+            async with asyncio.timeout(_BRIEFLY_S):
                 while len(body) < _MAX_ERROR_BYTES and (chunk := await response.content.readany()):
                     body += chunk
         except (TimeoutError, aiohttp.ClientError, ConnectionError):
