@@ -59,16 +59,20 @@ async def running_stack() -> AsyncIterator[Stack]:
             yield Stack(url, KEY, engine, app)
 
 
-@pytest.fixture(scope="package")
-def shared_stack() -> Iterator[Stack]:
-    """Run the gateway that all tests share; of its log, warnings alone: a request's line comes after its answer,
-    when pytest no longer captures the test that sent it.
-    """
+@pytest.fixture(scope="package", autouse=True)
+def quiet_log() -> Iterator[None]:
+    """Log warnings alone: a request's line comes after its answer, when pytest may no longer capture its test."""
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    yield
+    structlog.configure(**before)
+
+
+@pytest.fixture(scope="package")
+def shared_stack() -> Iterator[Stack]:
+    """Run the gateway that all tests share."""
     with in_thread(running_stack()) as stack:
         yield stack
-    structlog.configure(**before)
 
 
 @pytest.fixture
