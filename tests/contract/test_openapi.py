@@ -13,8 +13,8 @@ import pytest
 import schemathesis
 from fastapi.routing import iter_route_contexts
 from schemathesis import GenerationMode
+from schemathesis.config import HealthCheck
 
-from docs.generate_errors import error_classes
 from services.gateway.app import create_app
 from services.gateway.settings import GatewaySettings
 
@@ -23,7 +23,6 @@ OPEN = {"/", "/page/{name}", "/livez", "/readyz", "/metrics", "/openapi.json"}
 """What anybody on this machine may read without a key; everything else tells or costs something."""
 UNDOCUMENTED = {"/", "/page/{name}", "/openapi.json"}
 """For browsers, and the document itself."""
-ALLOWED_FAILURES = {(each.status, each.code) for each in error_classes() if each.status > 500}
 
 
 def routes_of(app):
@@ -89,21 +88,15 @@ def test_a_missing_key_is_told_in_the_envelope(stack, path):
 # --- what it does -----------------------------------------------------------------------------------------------
 
 DOCUMENT = create_app(GatewaySettings(api_keys=("any",))).openapi()
-schema = schemathesis.openapi.from_dict(DOCUMENT, config=schemathesis.Config(seed=1))
-schema.config.generation.update(max_examples=30, deterministic=True)
-schema.config.checks.update(
-    excluded_check_names=[
-        "positive_data_acceptance",  # what only the engine understands, it may refuse: roles, schemas, images
-        "not_a_server_error",  # ours, below, knows which are allowed
-    ]
+schema = schemathesis.openapi.from_dict(
+    # A busy machine may be slow to make examples; that says nothing of the gateway.
+    DOCUMENT,
+    config=schemathesis.Config(seed=1, suppress_health_check=[HealthCheck.too_slow]),
 )
-
-
-def is_of_the_error_table(response):
-    return response.status_code < 500 or (
-        (response.status_code, response.json()["error"]["code"]) in ALLOWED_FAILURES
-        and response.json()["error"]["message"]
-    )
+schema.config.generation.update(max_examples=30, deterministic=True)
+# What only the engine understands, it may refuse: roles, schemas, images. All other checks hold, first of all that
+# there is no server error whatever is sent: the engine behind is well.
+schema.config.checks.update(excluded_check_names=["positive_data_acceptance"])
 
 
 @schema.parametrize()
@@ -115,7 +108,6 @@ def test_the_gateway_does_what_the_document_says(case, shared_stack):
 
     response = case.call(base_url=shared_stack.url, headers={"Authorization": f"Bearer {shared_stack.key}"})
 
-    assert is_of_the_error_table(response), f"{response.status_code}: {response.text}"
     case.validate_response(response)
 
 
