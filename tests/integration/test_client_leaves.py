@@ -139,19 +139,21 @@ async def test_fifty_clients_that_leave_at_random_moments_leave_nothing_behind()
     clients, answer_tokens = 50, 24
     async with fake_engine(ttft_ms=30, tokens_per_s=50, answer_tokens=answer_tokens) as engine:
         async with gateway(engine) as front:
-            visits = [_visit(front, dice.uniform(0, 0.7)) for _ in range(clients)]
+            patience_s = [30.0] * 5 + [dice.uniform(0, 0.7) for _ in range(clients - 5)]
+            visits = [_visit(front, seconds) for seconds in patience_s]
             received = sum(await asyncio.gather(*visits))
             await front.settled()
             state = await eventually(lambda: engine.state() if not engine.state().open_streams else None)
             totals = await front.totals()
             metrics = await front.metrics()
         assert engine.state().open_connections == 0
-    assert state.started == totals["requests"]
     assert state.finished + state.cancelled == state.started
-    assert 5 < state.cancelled < clients, "the moments were not random enough to show anything"
+    assert state.finished >= 5
+    assert state.cancelled >= 5, "the moments were not random enough to show anything"
     assert state.broken == totals["failed"] == 0
-    # An engine that finished while its client was leaving may be counted on either side.
-    assert totals["cancelled"] >= state.cancelled
+    # A client may leave before its request has come in, or has reached the engine, or while the engine finishes.
+    assert state.started <= totals["requests"] <= clients
+    assert state.cancelled <= totals["cancelled"] <= totals["requests"] - 5
     # Complete answers count as the engine reported them; the others between what arrived and what was generated.
     reported = metrics.value("gateway_usage_source_total", source="engine") * answer_tokens
     generated = state.finished * answer_tokens + sum(each.chunks_sent for each in state.cancellations)

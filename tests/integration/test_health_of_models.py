@@ -16,8 +16,8 @@ from tests.testkit.server import eventually, fake_engine
 async def test_a_failing_model_does_not_take_its_neighbours_out(fault):
     async with fake_engine(models=("good", "bad", "fine")) as engine:
         engine.script(path=CHAT, model="bad", **fault)
-        async with gateway(engine, first_token_timeout_s=0.2, discovery_interval_s=0.05) as front:
-            for _ in range(5):
+        async with gateway(engine, first_token_timeout_s=1, discovery_interval_s=0.05) as front:
+            for _ in range(2):
                 bad, good, fine = await asyncio.gather(
                     front.chat(model="bad"), front.stream(model="good"), front.chat(model="fine")
                 )
@@ -29,8 +29,8 @@ async def test_a_failing_model_does_not_take_its_neighbours_out(fault):
     assert {model["id"]: model["sparkstack"]["state"] for model in listed} == dict.fromkeys(
         ("good", "bad", "fine", "fake-embed"), "ready"
     )
-    assert metrics.value("gateway_exchanges_total", outcome="ok") == 10
-    assert metrics.value("gateway_exchanges_total", outcome="failed", gen_ai_request_model="bad") == 5
+    assert metrics.value("gateway_exchanges_total", outcome="ok") == 4
+    assert metrics.value("gateway_exchanges_total", outcome="failed", gen_ai_request_model="bad") == 2
     assert metrics.value("gateway_backend_up", backend="engine") == 1
 
 

@@ -71,8 +71,8 @@ async def test_the_lower_of_the_two_is_the_response_bound_where_that_is_lower(fa
 
 async def test_a_plain_answer_may_take_longer_than_the_idle_bound_to_begin(fake_engine):
     """A long answer that is no stream is silence and then everything at once."""
-    async with gateway(fake_engine, idle_timeout_s=0.1) as front:
-        response = await front.chat(headers={"x-fake-head-ms": "400"})
+    async with gateway(fake_engine, idle_timeout_s=BOUND_S) as front:
+        response = await front.chat(headers={"x-fake-head-ms": "600"})
     assert response.status_code == 200
 
 
@@ -124,8 +124,8 @@ async def test_the_engines_own_comments_do_not_stretch_the_bound():
 
 async def test_a_long_prefill_is_not_silence(fake_engine):
     """The idle bound begins with the first token."""
-    async with gateway(fake_engine, idle_timeout_s=0.1, first_token_timeout_s=NEVER_S) as front:
-        streamed = await front.stream(headers={"x-fake-ttft-ms": "400"})
+    async with gateway(fake_engine, idle_timeout_s=BOUND_S, first_token_timeout_s=NEVER_S) as front:
+        streamed = await front.stream(headers={"x-fake-ttft-ms": "600"})
     assert streamed.done
     assert streamed.error is None
 
