@@ -89,6 +89,19 @@ async def test_leaving_during_a_request_that_is_no_stream(fault):
     assert metrics.value("gen_ai_server_request_duration_seconds_count", outcome="cancelled") == 1
 
 
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+async def test_leaving_a_stream_in_ollamas_form(path):
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "prompt": "Hello"}
+    async with fake_engine(tokens_per_s=100, answer_tokens=1000) as engine, gateway(engine) as front:
+        async with asked(front.url, path, body) as client:
+            await client.read_head()
+            await client.read_piece()
+            assert await _left_and_noticed(client, engine) < CLOSED_WITHIN_S
+        totals = await front.totals()
+    assert totals["cancelled"] == 1
+    assert totals["completion_tokens"] >= 1
+
+
 async def test_leaving_during_embeddings():
     body = {"model": "fake-embed", "input": "four words of text"}
     async with fake_engine(ttft_ms=60_000) as engine, gateway(engine) as front:

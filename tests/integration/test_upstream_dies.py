@@ -1,6 +1,7 @@
 """An engine that dies is told of: nothing is lost silently, nothing is spliced, and no try is made in vain."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -171,3 +172,19 @@ async def test_an_engine_that_is_killed_under_load_answers_every_client():
         assert not len(front.door.live)
     assert totals["requests"] == totals["failed"] == 20
     assert totals["completion_tokens"] >= 20 * 2
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+@pytest.mark.parametrize("fault", [{"die_after": 3}, {"error_event": 3}, {"truncate": 3}, {"garbage": "json"}])
+async def test_in_ollamas_form_the_error_is_the_last_line(fake_engine, path, fault):
+    """Every line is JSON, what came before is delivered, and none says `done`."""
+    fake_engine.script(path=CHAT, **fault)
+    async with gateway(fake_engine) as front:
+        body = {"model": "fake-chat", "messages": [{"role": "user", "content": "Hello"}], "prompt": "Hello"}
+        response = await front.client.post(path, json=body)
+        await assert_failed_once(front)
+    *lines, last = [json.loads(line) for line in response.content.splitlines()]
+    assert response.status_code == 200
+    assert 1 <= len(lines) <= 3
+    assert not any(line["done"] for line in lines)
+    assert last.keys() == {"error"}
