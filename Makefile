@@ -9,7 +9,7 @@ SPARKSTACK := .venv/bin/sparkstack
 BIN := .venvs/test/bin
 # As many test processes as there are cores, at most eight.
 PARALLEL := --numprocesses logical --maxprocesses 8
-CODE := services tests loadtests scripts
+CODE := services tests loadtests scripts docs
 PEERS := peer-vllm-router peer-litellm
 
 # Makes an environment, or finds in milliseconds that it is up to date.

@@ -1,4 +1,4 @@
-"""The guards of `tests/testkit` watch the services' own tests too: loopback only, no blocked event loop, no silent skips."""
+"""The guards of `tests/testkit` watch the services' own tests too."""
 
 from tests.testkit import guards
 

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from services import __version__
 from services.kit.errors import AppError, InvalidRequest, MethodNotAllowed, NotFound, NotReady
 from services.kit.metrics import CONTENT_TYPE, HttpMetrics, render
-from services.kit.middleware import LOG_FIELDS, Telemetry
+from services.kit.middleware import LOG_FIELDS, ErrorBody, Telemetry, envelope
 from services.kit.tracing import tracer_from_environment
 
 Checks = Mapping[str, str]
@@ -29,7 +29,7 @@ def create_app(
     readiness: Callable[[], Awaitable[Checks]],
     metrics_guard: Callable[[Request], None] = lambda _request: None,
     quiet_routes: frozenset[str] = frozenset(),
-    error_body: Callable[[str, AppError], bytes] = lambda _path, error: error.body(),
+    error_body: ErrorBody = envelope,
 ) -> FastAPI:
     """Return an app with the error envelope, telemetry, `/livez`, `/readyz` and `/metrics`.
 
@@ -52,10 +52,20 @@ def create_app(
         if tracer is not None:
             tracer.shutdown()
 
-    app = FastAPI(title=title, version=__version__, lifespan=whole_lifespan, docs_url=None, redoc_url=None)
+    # FastAPI's own spans and metrics would be second ones beside those of kit.middleware.
+    app = FastAPI(
+        title=title,
+        version=__version__,
+        lifespan=whole_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
     app.state.tracer = tracer
     app.state.error_body = error_body
-    app.add_middleware(Telemetry, metrics=HttpMetrics(registry), tracer=tracer, quiet_routes=quiet_routes)
+    app.add_middleware(
+        Telemetry, metrics=HttpMetrics(registry), tracer=tracer, quiet_routes=quiet_routes, error_body=error_body
+    )
     app.add_exception_handler(AppError, _app_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from services.kit.errors import AppError, BodyTooLarge, RequestTimeout
+from services.kit.errors import BodyTooLarge, RequestTimeout
 
 Scope = dict[str, Any]
 Receive = Any
@@ -99,8 +99,3 @@ async def send_response(send: Send, status: int, headers: Headers, body: bytes) 
         }
     )
     await send({"type": "http.response.body", "body": body})
-
-
-async def send_error(send: Send, error: AppError) -> None:
-    """Send an error's status, headers and envelope."""
-    await send_response(send, error.status, error.headers(), error.body())

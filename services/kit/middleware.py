@@ -7,16 +7,17 @@ streams and hides the client's leaving; hence none of it here.
 import re
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 import structlog
 
-from services.kit.asgi import ClientLeft, Receive, Scope, Send, header, send_error
+from services.kit.asgi import ClientLeft, Receive, Scope, Send, header, send_response
 from services.kit.errors import AppError, Internal
 from services.kit.metrics import HttpMetrics
 from services.kit.tracing import HEADERS as TRACE_HEADERS
-from services.kit.tracing import Tracer
+from services.kit.tracing import Span, Tracer
 
 _log = structlog.get_logger("request")
 _SANE_ID = re.compile(rb"[A-Za-z0-9._\-]{1,128}\Z")
@@ -31,28 +32,42 @@ ROUTE = "sparkstack.route"
 """Scope key: the route template, set by raw ASGI routes; others are found by the router."""
 
 
+ErrorBody = Callable[[str, AppError], bytes]
+"""Writes an error for the clients of a path."""
+
+
+def envelope(_path: str, error: AppError) -> bytes:
+    """Write the envelope: what all clients but those of a foreign API read."""
+    return error.body()
+
+
 class Telemetry:
     """Wrap an app so that each request is named, counted, logged and, where tracing is on, traced.
 
-    Errors that escape the app become the envelope here too, so that they carry the request id and are counted.
+    Errors that escape the app are answered here, so that they carry the request id and are counted.
     """
 
     def __init__(
-        self, app: Any, metrics: HttpMetrics, tracer: Tracer | None, quiet_routes: frozenset[str] = frozenset()
+        self,
+        app: Any,
+        metrics: HttpMetrics,
+        tracer: Tracer | None,
+        quiet_routes: frozenset[str] = frozenset(),
+        error_body: ErrorBody = envelope,
     ) -> None:
         self.app = app
-        self._quiet = QUIET_ROUTES | quiet_routes
         self._metrics = metrics
         self._tracer = tracer
+        self._quiet = QUIET_ROUTES | quiet_routes
+        self._error_body = error_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = _request_id(scope)
+        request_id = scope[REQUEST_ID] = _request_id(scope)
         fields: dict[str, Any] = {}
-        scope[REQUEST_ID] = request_id
         scope[LOG_FIELDS] = fields
         status = 0
 
@@ -68,25 +83,15 @@ class Telemetry:
                 await self.app(scope, receive, named_send)
             except ClientLeft:
                 fields["outcome"] = "client_left"
-            except AppError as error:
+            except Exception as failure:
+                error = _expected(failure, scope)
                 fields["error"] = error.code
                 if not status:
-                    await send_error(named_send, error)
-            except Exception:
-                fields["error"] = "internal"
-                _log.exception("request.crashed", request_id=request_id.decode(), path=scope["path"])
-                if not status:
-                    await send_error(named_send, _internal(request_id))
+                    body = self._error_body(scope["path"], error)
+                    await send_response(named_send, error.status, error.headers(), body)
             finally:
-                seconds = time.perf_counter() - started
-                route = _route(scope)
                 # 499: nothing was sent because nobody was there any more (nginx's number for it).
-                self._finish(scope, route, status or 499, seconds, fields)
-                if span is not None:
-                    span.set_attribute("http.route", route)
-                    span.set_attribute("http.response.status_code", status or 499)
-                    for key, value in fields.items():
-                        span.set_attribute(f"sparkstack.{key}", value)
+                self._finish(scope, status or 499, time.perf_counter() - started, fields, span)
 
     def _span(self, scope: Scope) -> Any:
         if self._tracer is None or scope["path"] in self._quiet:
@@ -94,7 +99,13 @@ class Telemetry:
         carrier = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in TRACE_HEADERS}
         return self._tracer.server_span(f"{scope['method']} {scope['path']}", carrier)
 
-    def _finish(self, scope: Scope, route: str, status: int, seconds: float, fields: dict[str, Any]) -> None:
+    def _finish(self, scope: Scope, status: int, seconds: float, fields: dict[str, Any], span: Span | None) -> None:
+        route = _route(scope)
+        if span is not None:
+            span.set_attribute("http.route", route)
+            span.set_attribute("http.response.status_code", status)
+            for key, value in fields.items():
+                span.set_attribute(f"sparkstack.{key}", value)
         self._metrics.observe(scope["method"], route, status, seconds)
         if route in self._quiet and status < 400:
             return
@@ -123,5 +134,10 @@ def _route(scope: Scope) -> str:
     return str(route)
 
 
-def _internal(request_id: bytes) -> Internal:
-    return Internal(f"internal error; the log of this service has it under request id {request_id.decode()}")
+def _expected(failure: Exception, scope: Scope) -> AppError:
+    """Return the error that the client is told about: the failure itself, or of a crash only the request id."""
+    if isinstance(failure, AppError):
+        return failure
+    request_id = scope[REQUEST_ID].decode()
+    _log.error("request.crashed", request_id=request_id, path=scope["path"], exc_info=failure)
+    return Internal(f"internal error; the log of this service has it under request id {request_id}")
