@@ -26,6 +26,7 @@ from services.gateway.routes import keyed, public
 from services.gateway.settings import GatewaySettings, backend_url
 from services.kit.app import create_app as create_kit_app
 from services.kit.metrics import new_registry
+from services.kit.middleware import DirectRoutes
 from services.kit.settings import SettingsError
 
 
@@ -39,6 +40,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     registry = new_registry()
     metrics = GatewayMetrics(registry)
     live = Live()
+    direct_routes: DirectRoutes = {}
     metrics.in_flight.set_function(lambda: len(live))
 
     @asynccontextmanager
@@ -46,8 +48,9 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         pool = Pool(settings.connect_timeout_s)
         app.state.door = door = _door(settings, listed, pool, live, metrics, app.state.tracer)
         app.state.started_at = time.monotonic()
-        # Before every other route: the router tries them in order.
-        app.router.routes[:0] = starlette_routes(door, [*HOT_ROUTES, *OLLAMA_ROUTES])
+        routes = starlette_routes(door, [*HOT_ROUTES, *OLLAMA_ROUTES])
+        app.router.routes.extend(routes)  # for the methods that they don't have
+        direct_routes.update({(kind, route.path): route.app for route in routes for kind in route.methods or ()})
         await door.backends.start()
         sampler = asyncio.create_task(_sample(live))
         try:
@@ -76,6 +79,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         readiness=readiness,
         quiet_routes=frozenset({"/status"}),
         error_body=error_body,
+        direct_routes=direct_routes,
         metrics_guard=metrics_guard,
     )
     app.include_router(public)

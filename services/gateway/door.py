@@ -7,9 +7,10 @@ from typing import Any
 from services.gateway.backends import Backends
 from services.gateway.catalogue import Catalogue, Target
 from services.gateway.exchange import Exchange, Live
+from services.gateway.formats import AnswerFormat
 from services.gateway.identity import Keys
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.relay import AnswerFormat, Relay
+from services.gateway.relay import Relay
 from services.gateway.settings import GatewaySettings
 from services.kit.asgi import Receive, Scope, Send
 from services.kit.errors import EngineUnreachable, ModelNotFound

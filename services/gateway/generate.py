@@ -32,7 +32,7 @@ class OpenAIFormat:
     keep_alive = KEEP_ALIVE
 
     def __init__(self, *, usage_asked: bool, tools: bool) -> None:
-        self._usage_asked = usage_asked
+        self.ends_with_usage = usage_asked
         self._usage_sent = False
         self._tool_index = ToolIndex() if tools else None
         self._last = b""
@@ -41,15 +41,15 @@ class OpenAIFormat:
         if answer is None:
             return event
         if answer.usage is not None and not answer.choices:
-            self._usage_sent = self._usage_asked
-            return event if self._usage_asked else b""
-        if answer.usage is not None and self._usage_asked:
+            self._usage_sent = self.ends_with_usage
+            return event if self.ends_with_usage else b""
+        if answer.usage is not None and self.ends_with_usage:
             self._usage_sent = True
         self._last = event
         return event if self._tool_index is None else self._tool_index.fix(event, answer)
 
     def finish(self, exchange: Exchange) -> bytes:
-        if self._usage_asked and not self._usage_sent:
+        if self.ends_with_usage and not self._usage_sent:
             return encode_event(msgspec.json.encode(self._usage_chunk(exchange))) + DONE
         return DONE
 

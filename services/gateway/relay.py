@@ -8,49 +8,26 @@ leave; one timer, armed once and not once a chunk, watches for silence.
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Protocol
 
 import aiohttp
-import msgspec
 
 from services.gateway.backends import Backends
-from services.gateway.errors import from_engine, from_error_event
+from services.gateway.errors import from_engine
 from services.gateway.exchange import Exchange, Live
+from services.gateway.formats import AnswerFormat
 from services.gateway.headers import response_headers
 from services.gateway.metrics import GatewayMetrics
+from services.gateway.reading import AnswerReader
 from services.gateway.settings import GatewaySettings
 from services.gateway.usage import count_usage, estimate_usage
 from services.kit.asgi import Receive, Send, send_response
 from services.kit.errors import AppError, EngineInvalidResponse, EngineTimeout, EngineUnreachable
-from services.kit.openai import Answer, Choice, Delta, read_answer
-from services.kit.sse import EventSplitter, EventTooLarge, event_data, event_name
 
 _MAX_ERROR_BYTES = 256 * 1024
 _MAX_PLAIN_BYTES = 512 * 1024 * 1024
 _LAST_BYTES_S = 1.0
 _BRIEFLY_S = 0.5
 """For the body of a refusal: the client learns of a 429 within a second, whatever the engine does."""
-
-
-class AnswerFormat(Protocol):
-    """How an engine's answer is written for the client's API."""
-
-    content_type: bytes
-    """Of a stream."""
-    keep_alive: bytes
-    """What may be sent while nothing comes; empty where the format has no such thing."""
-
-    def event(self, event: bytes, answer: Answer | None) -> bytes:
-        """Return what the client gets for one upstream event, often the same bytes, or nothing."""
-
-    def finish(self, exchange: Exchange) -> bytes:
-        """Return the end of a good stream."""
-
-    def error(self, error: AppError) -> bytes:
-        """Return the end of a stream that failed."""
-
-    def plain(self, body: bytes, exchange: Exchange) -> bytes:
-        """Return the client's form of a whole answer."""
 
 
 class Relay:
@@ -76,10 +53,8 @@ class Relay:
         self._live = live
         self._metrics = metrics
         self._response: aiohttp.ClientResponse | None = None
-        self._splitter = EventSplitter()
+        self._reader = AnswerReader(exchange, answer_format, live, self._backend.name)
         self._head_sent = False
-        self._done = False
-        self._finish_seen = False
         self._ended = False
         self._interruption: AppError | str | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -159,31 +134,11 @@ class Relay:
         except (aiohttp.ClientError, ConnectionError):
             raise self._lost() from None
         body = b"".join(parts)
-        self._read_plain(response, body)
+        self._reader.read_plain(body, response.content_type)
         self._head_sent = self._sending = True
         self._ended = True
         headers = [(b"content-type", b"application/json"), *response_headers(response.raw_headers)]
         await send_response(self._send, 200, headers, self._format.plain(body, self._exchange))
-
-    def _read_plain(self, response: aiohttp.ClientResponse, body: bytes) -> None:
-        try:
-            answer = read_answer(body)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            kind = response.headers.get("Content-Type", "no content type")
-            raise EngineInvalidResponse(
-                f"{self._backend.name} answered with {len(body)} bytes of {kind} that are no JSON"
-            ) from None
-        if answer is None:
-            return
-        error = _error_of(answer)
-        if error is not None:
-            raise from_error_event(error, self._backend.name)
-        exchange = self._exchange
-        exchange.usage, exchange.timings = answer.usage, answer.timings
-        for choice in answer.choices:
-            if answer.usage is None:
-                exchange.keep_text(_text_of(choice))
-            exchange.finish_reason = choice.finish_reason or exchange.finish_reason
 
     # Streams
 
@@ -191,20 +146,20 @@ class Relay:
         if response.content_type != "text/event-stream":
             body = await self._read_briefly(response)
             if response.content_type == "application/json":
-                self._read_plain(response, body)
+                self._reader.read_plain(body, response.content_type)
             raise EngineInvalidResponse(
                 f"{self._backend.name} answered a stream with {response.content_type}, not text/event-stream"
             )
         await self._send_head(response)
         try:
-            while not (self._done or self._finish_seen or self._exchange.deltas):
+            while not self._reader.begun:
                 await self._forward(await self._read_before_first_token(response.content))
             self._watch_for_silence()
-            while not self._done:
+            while not self._reader.done:
                 await self._forward(await response.content.readany())
         except (aiohttp.ClientError, ConnectionError):
             raise self._lost() from None
-        if self._exchange.usage is None:
+        if self._exchange.usage is None and self._format.ends_with_usage:
             await count_usage(self._exchange, self._backend.api)
         await self._send_last(self._format.finish(self._exchange))
         await self._read_to_end(response)
@@ -233,82 +188,12 @@ class Relay:
         raise EngineTimeout(f"{self._backend.name} sent no token within {bound:g} s (GATEWAY_FIRST_TOKEN_TIMEOUT_S)")
 
     async def _forward(self, chunk: bytes) -> None:
-        """Relay the whole events in `chunk`; the tail of an unfinished one waits in the splitter."""
-        now = self._active_at = time.monotonic()
-        if not chunk:
-            self._stream_ended()
-            return
-        try:
-            events = self._splitter.feed(chunk)
-        except EventTooLarge as error:
-            raise EngineInvalidResponse(f"{self._backend.name} sent {error}") from None
-        out = b""
-        for event in events:
-            try:
-                out += self._read_event(event, now)
-            except AppError:
-                if out:  # what came before the failure belongs to the client
-                    await self._send_part(out)
-                raise
-            if self._done:
-                break
-        if out:
+        self._active_at = now = time.monotonic()
+        out, failure = self._reader.feed(chunk, now)
+        if out:  # what came before a failure belongs to the client
             await self._send_part(out)
-
-    def _stream_ended(self) -> None:
-        """The upstream closed the stream without `[DONE]`: good only where the answer had been finished."""
-        if self._splitter.pending.strip():
-            raise EngineInvalidResponse(f"{self._backend.name} ended the stream in the middle of an event")
-        if not self._finish_seen:
-            raise EngineInvalidResponse(f"{self._backend.name} ended the stream before the answer was finished")
-        self._done = True
-
-    def _read_event(self, event: bytes, now: float) -> bytes:
-        """Take from an event what the gateway accounts for; return what the client gets."""
-        data = event_data(event)
-        if data is None:
-            return self._format.event(event, None) if self._format.keep_alive else b""
-        if data == b"[DONE]":
-            self._done = True
-            return b""
-        try:
-            answer = read_answer(data)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            if event_name(event) == b"error":
-                raise from_error_event(
-                    msgspec.json.encode(data.decode("utf-8", "replace")), self._backend.name
-                ) from None
-            raise EngineInvalidResponse(
-                f"{self._backend.name} sent an event of {len(data)} bytes that is no JSON"
-            ) from None
-        error = _error_of(answer)
-        if error is None and not event.startswith(b"data:") and event_name(event) == b"error":
-            error = data  # without an envelope
-        if error is not None:
-            raise from_error_event(error, self._backend.name)
-        if answer is not None:
-            if answer.usage is not None:
-                self._exchange.usage, self._exchange.usage_source = answer.usage, "engine"
-            if answer.timings is not None:
-                self._exchange.timings = answer.timings
-            for choice in answer.choices:
-                self._read_choice(choice, now)
-        return self._format.event(event, answer)
-
-    def _read_choice(self, choice: Choice, now: float) -> None:
-        exchange = self._exchange
-        if choice.finish_reason:
-            self._finish_seen = True
-            exchange.finish_reason = choice.finish_reason
-        text = _text_of(choice)
-        if not text:
-            return
-        if exchange.first_token_at is None:
-            exchange.first_token_at = now
-        exchange.last_token_at = now
-        exchange.deltas += 1
-        exchange.keep_text(text)
-        self._live.streamed_tokens += 1
+        if failure is not None:
+            raise failure
 
     async def _read_to_end(self, response: aiohttp.ClientResponse) -> None:
         """Read what follows `[DONE]`, nothing as a rule, so that the connection can be used again."""
@@ -401,22 +286,3 @@ class Relay:
         finally:
             self._live.end(exchange)
             self._metrics.settle(exchange, time.monotonic() - exchange.started)
-
-
-def _error_of(answer: Answer | None) -> bytes | None:
-    """Return the error of an answer as JSON; `null` is none."""
-    if answer is None or answer.error is msgspec.UNSET or bytes(answer.error) == b"null":
-        return None
-    return bytes(answer.error)
-
-
-def _text_of(choice: Choice) -> str:
-    """Return what a choice adds to the answer, whatever it is: text, reasoning or a tool call's arguments."""
-    part: Delta | None = choice.delta or choice.message
-    if part is None:
-        return choice.text or ""
-    text = part.content or part.reasoning_content or part.reasoning or ""
-    if not text and part.tool_calls:
-        names = (call.function for call in part.tool_calls if call.function is not None)
-        text = "".join((function.name or "") + (function.arguments or "") for function in names)
-    return text

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from services import __version__
 from services.kit.errors import AppError, InvalidRequest, MethodNotAllowed, NotFound, NotReady
 from services.kit.metrics import CONTENT_TYPE, HttpMetrics, render
-from services.kit.middleware import LOG_FIELDS, ErrorBody, Telemetry, envelope
+from services.kit.middleware import LOG_FIELDS, DirectRoutes, ErrorBody, Telemetry, envelope
 from services.kit.tracing import tracer_from_environment
 
 Checks = Mapping[str, str]
@@ -30,6 +30,7 @@ def create_app(
     metrics_guard: Callable[[Request], None] = lambda _request: None,
     quiet_routes: frozenset[str] = frozenset(),
     error_body: ErrorBody = envelope,
+    direct_routes: DirectRoutes | None = None,
 ) -> FastAPI:
     """Return an app with the error envelope, telemetry, `/livez`, `/readyz` and `/metrics`.
 
@@ -42,6 +43,7 @@ def create_app(
         metrics_guard: raises an AppError where the caller may not see `/metrics`.
         quiet_routes: routes that machines ask every few seconds; they are logged only where they fail.
         error_body: writes an error for the clients of a path; the envelope, where a service has no other form.
+        direct_routes: hot routes, which may be filled in later; FastAPI's own way to a route costs 40 µs a request.
     """
     tracer = tracer_from_environment(service, __version__)
 
@@ -64,7 +66,12 @@ def create_app(
     app.state.tracer = tracer
     app.state.error_body = error_body
     app.add_middleware(
-        Telemetry, metrics=HttpMetrics(registry), tracer=tracer, quiet_routes=quiet_routes, error_body=error_body
+        Telemetry,
+        metrics=HttpMetrics(registry),
+        tracer=tracer,
+        quiet_routes=quiet_routes,
+        error_body=error_body,
+        direct_routes=direct_routes,
     )
     app.add_exception_handler(AppError, _app_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

@@ -41,6 +41,10 @@ def envelope(_path: str, error: AppError) -> bytes:
     return error.body()
 
 
+DirectRoutes = dict[tuple[str, str], Any]
+"""ASGI callables by method and path that are called past FastAPI's middleware and router."""
+
+
 class Telemetry:
     """Wrap an app so that each request is named, counted, logged and, where tracing is on, traced.
 
@@ -54,8 +58,10 @@ class Telemetry:
         tracer: Tracer | None,
         quiet_routes: frozenset[str] = frozenset(),
         error_body: ErrorBody = envelope,
+        direct_routes: DirectRoutes | None = None,
     ) -> None:
         self.app = app
+        self._direct = {} if direct_routes is None else direct_routes
         self._metrics = metrics
         self._tracer = tracer
         self._quiet = QUIET_ROUTES | quiet_routes
@@ -80,7 +86,8 @@ class Telemetry:
 
         with self._span(scope) as span:
             try:
-                await self.app(scope, receive, named_send)
+                answer = self._direct.get((scope["method"], scope["path"]), self.app)
+                await answer(scope, receive, named_send)
             except ClientLeft:
                 fields["outcome"] = "client_left"
             except Exception as failure:

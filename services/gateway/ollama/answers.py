@@ -21,6 +21,7 @@ class OllamaFormat:
 
     content_type = b"application/x-ndjson"
     keep_alive = b""  # a blank line would break clients, which parse each line
+    ends_with_usage = True
 
     def __init__(self, name: str, *, chat: bool) -> None:
         self._name = name
@@ -88,6 +89,7 @@ class EmbedFormat:
 
     content_type = b"application/json"
     keep_alive = b""
+    ends_with_usage = False
 
     def __init__(self, name: str, *, legacy: bool) -> None:
         self._name = name

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from services.gateway.catalogue import Target
+from services.gateway.formats import AnswerFormat
 from services.gateway.headers import request_headers
 from services.gateway.ollama import models
 from services.gateway.ollama.answers import EmbedFormat, OllamaFormat, loaded
@@ -19,7 +20,6 @@ from services.gateway.ollama.requests import (
     generate_body,
 )
 from services.gateway.raw_route import RawRoute
-from services.gateway.relay import AnswerFormat
 from services.gateway.requests import RequestReader
 from services.kit.asgi import Receive, Scope, Send, send_response
 from services.kit.errors import AppError, InvalidRequest

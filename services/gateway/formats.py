@@ -1,0 +1,30 @@
+"""The port between the relay and the APIs: how an engine's answer is written for a client."""
+
+from typing import Protocol
+
+from services.gateway.exchange import Exchange
+from services.kit.errors import AppError
+from services.kit.openai import Answer
+
+
+class AnswerFormat(Protocol):
+    """How an engine's answer is written for the client's API."""
+
+    content_type: bytes
+    """Of a stream."""
+    keep_alive: bytes
+    """What may be sent while nothing comes; empty where the format has no such thing."""
+    ends_with_usage: bool
+    """The end of the stream tells the usage: where the engine has none, it must be counted before."""
+
+    def event(self, event: bytes, answer: Answer | None) -> bytes:
+        """Return what the client gets for one upstream event, often the same bytes, or nothing."""
+
+    def finish(self, exchange: Exchange) -> bytes:
+        """Return the end of a good stream."""
+
+    def error(self, error: AppError) -> bytes:
+        """Return the end of a stream that failed."""
+
+    def plain(self, body: bytes, exchange: Exchange) -> bytes:
+        """Return the client's form of a whole answer."""
