@@ -30,7 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     repetitions = options.repetitions or (2 if options.quick else 5)
     plan = Plan(targets=options.targets, seconds=seconds, repetitions=repetitions)
     machine = machine_facts()
-    rows = uvloop.run(_until_terminated(plan))
+    try:
+        rows = uvloop.run(_until_terminated(plan))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        print("stopped before the end: the gateways are down, nothing is written", file=sys.stderr)
+        return 130
     title = _title(plan, machine)
     print(f"{title}\n\n{report.table(rows)}\n")
     _write(options.output, plan, rows, machine, title)

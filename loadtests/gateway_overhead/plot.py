@@ -61,7 +61,13 @@ def _bars(axis: Any, rows: Sequence[Row], name: str, limit: float, value: Callab
     axis.axvline(limit, color=_LIMIT_COLOUR, linestyle="--", linewidth=1)
     for place, one in zip(places, spreads, strict=True):
         axis.annotate(
-            f"{one.median:,.0f}", (one.high, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9
+            f"{one.median:,.0f}",
+            (one.high, place),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )
     axis.set_title(f"{name}\n(dashed: our limit, {limit:,.0f})", fontsize=9)
     axis.spines[["top", "right"]].set_visible(False)
