@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -61,12 +61,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
             await pool.close()
 
     async def readiness() -> Mapping[str, str]:
-        backends: list[Backend] = app.state.door.backends.all()
-        checks = {b.name: "ok" if b.state == "ready" else b.message or b.state for b in backends}
-        # One engine that answers is enough to work; the others show in /status.
-        if any(state == "ok" for state in checks.values()):
-            return {name: state for name, state in checks.items() if state == "ok"}
-        return checks or {"backends": "none is configured: sparkstack gateway --backend NAME=URL"}
+        return _readiness(app.state.door.backends.all())
 
     def metrics_guard(request: Request) -> None:
         app.state.door.keys.guard_metrics(request.scope)
@@ -86,14 +81,26 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.include_router(keyed)
     add_openapi(app)
     if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST", "OPTIONS"],
-            allow_headers=["*"],
-            expose_headers=["x-request-id", "retry-after"],
-        )
+        _allow_origins(app, settings.cors_origins)
     return app
+
+
+def _allow_origins(app: FastAPI, origins: Iterable[str]) -> None:
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST", "OPTIONS"],
+        allow_headers=["*"],
+        expose_headers=["x-request-id", "retry-after"],
+    )
+
+
+def _readiness(backends: Iterable[Backend]) -> Mapping[str, str]:
+    """Return the checks of `/readyz`: one engine that answers is enough to work; the others show in `/status`."""
+    checks = {b.name: "ok" if b.state == "ready" else b.message or b.state for b in backends}
+    if any(state == "ok" for state in checks.values()):
+        return {name: state for name, state in checks.items() if state == "ok"}
+    return checks or {"backends": "none is configured: sparkstack gateway --backend NAME=URL"}
 
 
 async def _sample(live: Live) -> None:

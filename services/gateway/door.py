@@ -1,6 +1,5 @@
 """What every route of the gateway needs, put together once: the composition root hands it around."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +7,7 @@ from services.gateway.backends import Backends
 from services.gateway.catalogue import Catalogue, Target
 from services.gateway.exchange import Exchange, Live
 from services.gateway.formats import AnswerFormat
+from services.gateway.headers import request_headers
 from services.gateway.identity import Keys
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.relay import Relay
@@ -16,6 +16,32 @@ from services.kit.asgi import Receive, Scope, Send
 from services.kit.errors import EngineUnreachable, ModelNotFound
 from services.kit.middleware import LOG_FIELDS, REQUEST_ID
 from services.kit.tracing import Tracer
+
+
+@dataclass(slots=True)
+class Call:
+    """A request of an identified caller, its body read."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    client: str
+    body: bytes
+
+
+@dataclass(slots=True)
+class Forward:
+    """What is sent to the engine: always one of OpenAI's requests.
+
+    Args:
+        fields: the request's top-level fields as JSON bytes, for counting tokens where the engine does not.
+    """
+
+    path: str
+    body: bytes
+    operation: str
+    stream: bool
+    fields: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -45,50 +71,29 @@ class Door:
             raise EngineUnreachable(f"no backend has named a model yet: {missing}; see `sparkstack status`")
         return self.catalogue.resolve(name)
 
-    def begin(
-        self,
-        scope: Scope,
-        client: str,
-        target: Target,
-        operation: str,
-        *,
-        stream: bool,
-        fields: Mapping[Any, Any],
-    ) -> Exchange:
-        """Return the exchange of a request."""
-        request_id = scope[REQUEST_ID].decode()
-        return Exchange(request_id, client, target, operation, stream, dict(fields))
-
-    async def relay(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        exchange: Exchange,
-        answer_format: AnswerFormat,
-        *,
-        path: str,
-        body: bytes,
-        headers: Mapping[str, str],
-    ) -> None:
-        """Carry the exchange, and leave its figures for the log line.
+    async def relay(self, call: Call, target: Target, forward: Forward, answer_format: AnswerFormat) -> None:
+        """Carry a request to its target and the answer back, and leave its figures for the log line.
 
         Raises:
             AppError: before the first byte of the answer.
         """
+        headers = request_headers(call.scope, self.tracer)
+        exchange = Exchange(
+            call.scope[REQUEST_ID].decode(), call.client, target, forward.operation, forward.stream, forward.fields
+        )
         relay = Relay(
             exchange,
             answer_format,
-            send,
+            call.send,
             settings=self.settings,
             backends=self.backends,
             live=self.live,
             metrics=self.metrics,
         )
         try:
-            await relay.run(receive, path, body, headers)
+            await relay.run(call.receive, forward.path, forward.body, headers)
         finally:
-            scope[LOG_FIELDS].update(_figures(exchange))
+            call.scope[LOG_FIELDS].update(_figures(exchange))
 
 
 def _figures(exchange: Exchange) -> dict[str, Any]:

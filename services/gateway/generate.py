@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
+from services.gateway.door import Call, Forward
 from services.gateway.exchange import Exchange
-from services.gateway.headers import request_headers
 from services.gateway.raw_route import RawRoute
 from services.gateway.requests import (
     Parsed,
@@ -17,9 +17,8 @@ from services.gateway.requests import (
 )
 from services.gateway.tool_index import ToolIndex
 from services.gateway.usage import usage_document
-from services.kit.asgi import Receive, Scope, Send
 from services.kit.errors import AppError
-from services.kit.openai import Answer, ChatCompletionRequest, CompletionRequest, EmbeddingRequest
+from services.kit.openai import Answer, ChatCompletionRequest, CompletionRequest, EmbeddingRequest, StreamOptions
 from services.kit.sse import DONE, KEEP_ALIVE, encode_event, event_data
 
 
@@ -65,80 +64,59 @@ class OpenAIFormat:
         return body
 
 
-class _Generation(RawRoute):
-    """What chat and completions share."""
-
-    async def _relay_generation(
+class _OpenAIRoute(RawRoute):
+    async def relay(
         self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        client: str,
-        request: Parsed[ChatCompletionRequest] | Parsed[CompletionRequest],
+        call: Call,
+        request: Parsed[ChatCompletionRequest] | Parsed[CompletionRequest] | Parsed[EmbeddingRequest],
         operation: str,
+        *,
+        stream: bool = False,
+        options: StreamOptions | None = None,
+        tools: bool = False,
     ) -> None:
-        known = request.known
-        headers = request_headers(scope, self.door.tracer)
-        target = await self.door.resolve(known.model)
-        stream = bool(known.stream)
-        usage_asked = known.stream_options is not None and bool(known.stream_options.include_usage)
-        tools = isinstance(known, ChatCompletionRequest) and bool(known.tools)
-        exchange = self.door.begin(scope, client, target, operation, stream=stream, fields=request.fields)
-        await self.door.relay(
-            scope,
-            receive,
-            send,
-            exchange,
-            OpenAIFormat(usage_asked=usage_asked, tools=tools),
-            path=self.path,
-            body=request.encoded(target.upstream_id, ask_usage=stream and not usage_asked),
-            headers=headers,
-        )
+        """Send the request on, for the model's own name and with usage asked for in streams."""
+        target = await self.door.resolve(request.known.model)
+        usage_asked = options is not None and bool(options.include_usage)
+        body = request.encoded(target.upstream_id, ask_usage=stream and not usage_asked)
+        forward = Forward(self.path, body, operation, stream, request.fields)
+        await self.door.relay(call, target, forward, OpenAIFormat(usage_asked=usage_asked, tools=tools))
 
 
-class ChatCompletions(_Generation):
+class ChatCompletions(_OpenAIRoute):
     """POST /v1/chat/completions: continue a conversation"""
 
     path = "/v1/chat/completions"
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
-        request = chat_reader.read(body)
-        check_chat(request.known)
-        await self._relay_generation(scope, receive, send, client, request, "chat")
+    async def answer(self, call: Call) -> None:
+        request = chat_reader.read(call.body)
+        known = request.known
+        check_chat(known)
+        stream, tools = bool(known.stream), bool(known.tools)
+        await self.relay(call, request, "chat", stream=stream, options=known.stream_options, tools=tools)
 
 
-class Completions(_Generation):
+class Completions(_OpenAIRoute):
     """POST /v1/completions: continue a text"""
 
     path = "/v1/completions"
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
-        request = completion_reader.read(body)
-        check_text_or_tokens("prompt", request.known.prompt)
-        await self._relay_generation(scope, receive, send, client, request, "text_completion")
+    async def answer(self, call: Call) -> None:
+        request = completion_reader.read(call.body)
+        known = request.known
+        check_text_or_tokens("prompt", known.prompt)
+        await self.relay(call, request, "text_completion", stream=bool(known.stream), options=known.stream_options)
 
 
-class Embeddings(RawRoute):
+class Embeddings(_OpenAIRoute):
     """POST /v1/embeddings: vectors of texts"""
 
     path = "/v1/embeddings"
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
-        request: Parsed[EmbeddingRequest] = embedding_reader.read(body)
+    async def answer(self, call: Call) -> None:
+        request = embedding_reader.read(call.body)
         check_text_or_tokens("input", request.known.input)
-        headers = request_headers(scope, self.door.tracer)
-        target = await self.door.resolve(request.known.model)
-        exchange = self.door.begin(scope, client, target, "embeddings", stream=False, fields=request.fields)
-        await self.door.relay(
-            scope,
-            receive,
-            send,
-            exchange,
-            OpenAIFormat(usage_asked=False, tools=False),
-            path=self.path,
-            body=request.encoded(target.upstream_id, ask_usage=False),
-            headers=headers,
-        )
+        await self.relay(call, request, "embeddings")
 
 
 HOT_ROUTES: tuple[type[RawRoute], ...] = (ChatCompletions, Completions, Embeddings)

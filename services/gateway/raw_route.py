@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from starlette.routing import Route
 
-from services.gateway.door import Door
+from services.gateway.door import Call, Door
 from services.kit.asgi import Receive, Scope, Send, read_body
 from services.kit.middleware import ROUTE
 
@@ -29,9 +29,9 @@ class RawRoute:
         body = b""
         if self.method == "POST":
             body = await read_body(scope, receive, self.door.settings.max_body_bytes, BODY_LIMIT)
-        await self.answer(scope, receive, send, client, body)
+        await self.answer(Call(scope, receive, send, client, body))
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
+    async def answer(self, call: Call) -> None:
         """Answer an identified caller.
 
         Raises:

@@ -64,7 +64,7 @@ def describe_settings(cls: type[ServiceSettings]) -> list[SettingHelp]:
     rows = []
     for name, field in cls.model_fields.items():
         default = field.get_default(call_default_factory=True, validated_data={})
-        text = "" if default in (None, "", {}, (), []) else str(default)
+        text = "" if default in (None, "", {}, (), []) else str(int(default) if isinstance(default, bool) else default)
         rows.append(SettingHelp(variable_of(cls, name), text, field.description or ""))
     return rows
 

@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 
 from services.gateway.catalogue import Target
+from services.gateway.door import Call, Forward
 from services.gateway.formats import AnswerFormat
-from services.gateway.headers import request_headers
 from services.gateway.ollama import models
 from services.gateway.ollama.answers import EmbedFormat, OllamaFormat, loaded
 from services.gateway.ollama.requests import (
@@ -21,10 +21,12 @@ from services.gateway.ollama.requests import (
 )
 from services.gateway.raw_route import RawRoute
 from services.gateway.requests import RequestReader
-from services.kit.asgi import Receive, Scope, Send, send_response
+from services.kit.asgi import Send, send_response
 from services.kit.errors import AppError, InvalidRequest
 
 _JSON = [(b"content-type", b"application/json")]
+_COUNTED: tuple[str, ...] = ("messages", "prompt", "input")
+"""Fields whose tokens are counted where the engine does not."""
 
 
 def error_body(path: str, error: AppError) -> bytes:
@@ -41,25 +43,30 @@ class OllamaRoute(RawRoute):
         """Return where a name leads; Ollama's clients may add `:latest` to any name."""
         return await self.door.resolve(name.removesuffix(":latest"))
 
-    async def generate(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        client: str,
-        name: str,
-        operation: str,
-        path: str,
-        document: dict[str, Any],
-        answer_format: AnswerFormat,
+    async def relay(
+        self, call: Call, name: str, operation: str, path: str, document: dict[str, Any], answer_format: AnswerFormat
     ) -> None:
-        """Relay a translated request."""
-        headers = request_headers(scope, self.door.tracer)
+        """Send a translated request on."""
         target = await self.resolve(name)
         body = msgspec.json.encode({"model": target.upstream_id, **document})
-        fields = {key: msgspec.json.encode(document[key]) for key in ("messages", "prompt", "input") if key in document}
-        exchange = self.door.begin(scope, client, target, operation, stream=bool(document.get("stream")), fields=fields)
-        await self.door.relay(scope, receive, send, exchange, answer_format, path=path, body=body, headers=headers)
+        fields = {key: msgspec.json.encode(document[key]) for key in _COUNTED if key in document}
+        forward = Forward(path, body, operation, bool(document.get("stream")), fields)
+        await self.door.relay(call, target, forward, answer_format)
+
+    async def embed(self, call: Call, request: EmbedRequest, *, legacy: bool) -> None:
+        """Answer with vectors; nothing to embed only makes sure that the model is there, as with Ollama."""
+        if not request.input:
+            await self.resolve(request.model)
+            empty = {"embedding": []} if legacy else {"model": request.model, "embeddings": []}
+            await _send_json(call.send, empty)
+            return
+        answer_format = EmbedFormat(request.model, legacy=legacy)
+        await self.relay(call, request.model, "embeddings", "/v1/embeddings", embed_body(request), answer_format)
+
+    async def load(self, call: Call, name: str, keep_alive: float | str | None, *, chat: bool) -> None:
+        """Answer a request without a prompt: is the model there?"""
+        await self.resolve(name)
+        await _send_json(call.send, loaded(name, chat=chat, reason=_load_reason(keep_alive)))
 
 
 async def _send_json(send: Send, document: Any) -> None:
@@ -72,15 +79,14 @@ class Chat(OllamaRoute):
     path = "/api/chat"
     _reader = RequestReader(ChatRequest)
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
-        request = self._reader.read(body).known
+    async def answer(self, call: Call) -> None:
+        request = self._reader.read(call.body).known
         if not request.messages:
-            await self.resolve(request.model)
-            await _send_json(send, loaded(request.model, chat=True, reason=_load_reason(request.keep_alive)))
+            await self.load(call, request.model, request.keep_alive, chat=True)
             return
         answer_format = OllamaFormat(request.model, chat=True)
         path, document = "/v1/chat/completions", chat_body(request)
-        await self.generate(scope, receive, send, client, request.model, "chat", path, document, answer_format)
+        await self.relay(call, request.model, "chat", path, document, answer_format)
 
 
 class Generate(OllamaRoute):
@@ -89,16 +95,15 @@ class Generate(OllamaRoute):
     path = "/api/generate"
     _reader = RequestReader(GenerateRequest)
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
-        request = self._reader.read(body).known
+    async def answer(self, call: Call) -> None:
+        request = self._reader.read(call.body).known
         if not request.prompt and not request.images and request.suffix is None:
-            await self.resolve(request.model)
-            await _send_json(send, loaded(request.model, chat=False, reason=_load_reason(request.keep_alive)))
+            await self.load(call, request.model, request.keep_alive, chat=False)
             return
         path, document = generate_body(request)
         answer_format = OllamaFormat(request.model, chat=False)
         operation = "chat" if path.startswith("/v1/chat") else "text_completion"
-        await self.generate(scope, receive, send, client, request.model, operation, path, document, answer_format)
+        await self.relay(call, request.model, operation, path, document, answer_format)
 
 
 class Embed(OllamaRoute):
@@ -107,25 +112,8 @@ class Embed(OllamaRoute):
     path = "/api/embed"
     _reader = RequestReader(EmbedRequest)
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
-        request = self._reader.read(body).known
-        if not request.input:
-            await self.resolve(request.model)
-            await _send_json(send, {"model": request.model, "embeddings": []})
-            return
-        answer_format = EmbedFormat(request.model, legacy=False)
-        document = embed_body(request)
-        await self.generate(
-            scope,
-            receive,
-            send,
-            client,
-            request.model,
-            "embeddings",
-            "/v1/embeddings",
-            document,
-            answer_format,
-        )
+    async def answer(self, call: Call) -> None:
+        await self.embed(call, self._reader.read(call.body).known, legacy=False)
 
 
 class LegacyEmbeddings(OllamaRoute):
@@ -134,25 +122,9 @@ class LegacyEmbeddings(OllamaRoute):
     path = "/api/embeddings"
     _reader = RequestReader(LegacyEmbedRequest)
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
-        request = self._reader.read(body).known
-        if not request.prompt:
-            await self.resolve(request.model)
-            await _send_json(send, {"embedding": []})
-            return
-        document = embed_body(EmbedRequest(model=request.model, input=request.prompt))
-        answer_format = EmbedFormat(request.model, legacy=True)
-        await self.generate(
-            scope,
-            receive,
-            send,
-            client,
-            request.model,
-            "embeddings",
-            "/v1/embeddings",
-            document,
-            answer_format,
-        )
+    async def answer(self, call: Call) -> None:
+        request = self._reader.read(call.body).known
+        await self.embed(call, EmbedRequest(model=request.model, input=request.prompt), legacy=True)
 
 
 class Show(OllamaRoute):
@@ -161,13 +133,13 @@ class Show(OllamaRoute):
     path = "/api/show"
     _reader = RequestReader(ShowRequest)
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
-        request = self._reader.read(body).known
+    async def answer(self, call: Call) -> None:
+        request = self._reader.read(call.body).known
         name = request.model or request.name
         if not name:
             raise InvalidRequest("model: which one? GET /api/tags lists them", param="model")
         target = await self.resolve(name)
-        await _send_json(send, models.shown(target, self.door.backends[target.backend]))
+        await _send_json(call.send, models.shown(target, self.door.backends[target.backend]))
 
 
 class Tags(OllamaRoute):
@@ -176,8 +148,8 @@ class Tags(OllamaRoute):
     path = "/api/tags"
     method = "GET"
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
-        await _send_json(send, {"models": [models.listed(entry) for entry in self.door.catalogue.entries()]})
+    async def answer(self, call: Call) -> None:
+        await _send_json(call.send, {"models": [models.listed(entry) for entry in self.door.catalogue.entries()]})
 
 
 class Running(OllamaRoute):
@@ -186,13 +158,13 @@ class Running(OllamaRoute):
     path = "/api/ps"
     method = "GET"
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
+    async def answer(self, call: Call) -> None:
         ready = [
             entry
             for entry in self.door.catalogue.entries()
             if self.door.backends[entry.target.backend].state == "ready"
         ]
-        await _send_json(send, {"models": [models.running(entry) for entry in ready]})
+        await _send_json(call.send, {"models": [models.running(entry) for entry in ready]})
 
 
 class Version(OllamaRoute):
@@ -201,8 +173,8 @@ class Version(OllamaRoute):
     path = "/api/version"
     method = "GET"
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send, client: str, body: bytes) -> None:
-        await _send_json(send, {"version": models.API_VERSION})
+    async def answer(self, call: Call) -> None:
+        await _send_json(call.send, {"version": models.API_VERSION})
 
 
 def _load_reason(keep_alive: float | str | None) -> str:
