@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,4 +17,6 @@ def home(tmp_path, monkeypatch):
     home = Home(CODE, tmp_path, tmp_path / ".state")
     monkeypatch.setenv("SPARKSTACK_HOME", str(tmp_path))
     home.make_folders()
-    return home
+    yield home
+    if home.socket.parent != home.run:  # a folder of the system's, since the test's own path is too long
+        shutil.rmtree(home.socket.parent)
