@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from loadtests.gateway_overhead import wire
@@ -68,11 +69,11 @@ def _sparkstack(place: Place) -> Launch:
     )
 
 
-def _bare_fastapi(place: Place) -> Launch:
-    versions = [importlib.metadata.version(name) for name in ("fastapi", "aiohttp")]
+def _bare_fastapi(place: Place, client: str) -> Launch:
+    versions = [importlib.metadata.version(name) for name in ("fastapi", client)]
     module = "loadtests.gateway_overhead.bare_fastapi"
     argv = (sys.executable, "-m", module, "--engine", place.engine_url, "--port", str(place.port))
-    return Launch(argv, version=", ".join(versions), environment=_OWN_CODE)
+    return Launch((*argv, "--client", client), version=", ".join(versions), environment=_OWN_CODE)
 
 
 _NGINX_CONF = """\
@@ -172,6 +173,7 @@ TARGETS: Mapping[str, Callable[[Place], Launch]] = {
     "nginx": _nginx,
     "vllm-router": _vllm_router,
     "litellm": _litellm,
-    "fastapi-aiohttp": _bare_fastapi,
+    "fastapi-aiohttp": partial(_bare_fastapi, client="aiohttp"),
+    "fastapi-httpx": partial(_bare_fastapi, client="httpx"),
 }
 """Every gateway by name; `direct` beside them means none."""

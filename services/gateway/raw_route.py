@@ -12,9 +12,7 @@ BODY_LIMIT = "GATEWAY_MAX_BODY_MB"
 
 
 class RawRoute:
-    """Base of the routes that relay. A FastAPI route costs about as much again as all that happens here
-    (docs/performance.md).
-    """
+    """Base of the routes that relay; they are called past FastAPI's middleware and router (`app.py`)."""
 
     path: str
     method = "POST"

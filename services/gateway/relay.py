@@ -233,7 +233,7 @@ class Relay:
         """Arm the one timer that ends the exchange after `GATEWAY_IDLE_TIMEOUT_S` without a byte moving.
 
         It calls a method: a function made here would hold itself and the whole exchange in a cycle that only the
-        garbage collector frees, at a tenth of a request's cost.
+        garbage collector frees.
         """
         self._active_at = time.monotonic()
         self._arm(self._settings.idle_timeout_s)

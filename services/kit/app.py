@@ -43,7 +43,7 @@ def create_app(
         metrics_guard: raises an AppError where the caller may not see `/metrics`.
         quiet_routes: routes that machines ask every few seconds; they are logged only where they fail.
         error_body: writes an error for the clients of a path; the envelope, where a service has no other form.
-        direct_routes: hot routes, which may be filled in later; FastAPI's own way to a route costs 40 µs a request.
+        direct_routes: hot routes, which may be filled in later; the way through FastAPI's router is dear there.
     """
     tracer = tracer_from_environment(service, __version__)
 

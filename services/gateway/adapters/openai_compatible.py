@@ -1,6 +1,6 @@
 """Any server that speaks OpenAI's wire format, over pooled aiohttp sessions.
 
-aiohttp and not httpx: on this path its pool costs a tenth (docs/decisions/0004-aiohttp-on-the-data-path.md).
+aiohttp and not httpx: on this path it costs a ninth (docs/decisions/0004-aiohttp-on-the-data-path.md).
 """
 
 import asyncio
