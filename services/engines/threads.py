@@ -19,7 +19,8 @@ def default_threads(cores: int | None = None) -> Threads:
     """Return numbers for a machine with this many cores, the present one's where none is given.
 
     Generating is bound by memory, so half of the cores do, and the rest serve the gateway and its clients.
-    OpenMP's threads wait for each other: two of them on two cores nearly stop beside one busy process. Reading a prompt is bound by arithmetic and takes all cores.
+    OpenMP's threads wait for each other: two of them on two cores nearly stop beside one busy process. Reading a
+    prompt is bound by arithmetic and takes all cores.
     """
     count = cores or usable_cores()
     return Threads(decode=min(16, max(1, count // 2)), batch=count)
