@@ -19,7 +19,7 @@ VERBS = {
     "doctor": ("services.cli.doctor:doctor", "look at the machine and the stack, and say what is wrong"),
     "key": ("services.cli.key:key", "print the API key that clients send"),
     "gateway": ("services.gateway.commands:gateway", "run the gateway alone, in front of any server"),
-    "engine": ("services.engines.commands:engine", "run one engine in the foreground"),
+    "engine": ("services.engines.commands.engine:engine", "run one engine in the foreground"),
 }
 
 

@@ -13,7 +13,7 @@ from services.cli.home import Home
 from services.cli.ports import OLLAMA_VARIABLE, choose_ollama_port, choose_port
 from services.cli.probes import address
 from services.cli.units import ServiceUnit
-from services.engines.commands import resolve_model
+from services.engines.commands.engine import resolve_model
 from services.stack import find_service, start_order
 
 if TYPE_CHECKING:

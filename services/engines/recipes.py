@@ -1,19 +1,27 @@
 """A recipe is a model in one format: where it comes from, what it can do, how each engine serves it.
 
-One file a recipe: `models/<id>.yaml`. Every verb takes a recipe's id or one of its aliases.
+One file a recipe: `models/<id>.yaml`. Every verb takes a recipe's id or one of its aliases; `id@engine` picks one of
+its engines.
 """
 
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 MODELS_FOLDER = Path(__file__).with_name("models")
 
-Capability = Literal["chat", "completion", "tools", "reasoning", "vision", "embeddings"]
+Capability = Literal[
+    "chat", "completion", "tools", "reasoning", "vision", "embeddings", "rerank", "transcription", "moderation"
+]
+EngineName = Literal["llamacpp", "vllm", "sglang", "trtllm", "ollama"]
+MachineName = Literal["any", "spark-128", "spark-64", "dual-spark"]
+KVDtype = Literal["f32", "f16", "bf16", "fp8", "q8_0", "q4_0"]
+
+RESERVING_ENGINES: frozenset[str] = frozenset({"vllm", "sglang", "trtllm"})
+"""Engines that take a share of the memory at their start and hold it for life."""
 
 
 class RecipeError(Exception):
@@ -24,9 +32,10 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Source(_Part):
+class PackageSource(_Part):
     """The Python package that carries the model's file, and what must be in it."""
 
+    kind: Literal["package"]
     package: str
     revision: str = Field(description="the package's version")
     file: str = Field(description="path within the package's installation")
@@ -34,19 +43,115 @@ class Source(_Part):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
-class LlamaCppArguments(_Part):
-    """How llama.cpp serves the model."""
+class HubSource(_Part):
+    """A repository of a model hub."""
 
-    slots: int = Field(4, ge=1, le=256, description="requests at a time")
-    context_tokens: int = Field(4096, ge=256, description="prompt and answer of one request, a slot's share")
+    kind: Literal["hub"]
+    repository: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name")
+    revision: str = Field("main", description="commit, tag or branch; `sparkstack pull` writes down the commit it got")
+    files: tuple[str, ...] = Field((), description="patterns of the files that are needed; empty for all")
+    size_bytes: int | None = Field(None, gt=0, description="what is downloaded")
+    gated: bool = Field(False, description="its owner wants a licence accepted: HF_TOKEN must be set")
+
+
+class OllamaSource(_Part):
+    """A model of Ollama's library, which Ollama downloads and keeps itself."""
+
+    kind: Literal["ollama"]
+    model: str = Field(description="name:tag")
+    size_bytes: int | None = Field(None, gt=0)
+
+
+class ConvertedSource(_Part):
+    """Made on this machine from another recipe's file, by `sparkstack pull`."""
+
+    kind: Literal["converted"]
+    recipe: str = Field(description="id of the recipe that has the file")
+
+
+class FileSource(_Part):
+    """A file or folder of the user's own."""
+
+    kind: Literal["file"]
+    path: Path
+
+
+Source = Annotated[PackageSource | HubSource | OllamaSource | ConvertedSource | FileSource, Field(discriminator="kind")]
+
+
+class MemoryFacts(_Part):
+    """What the memory plan is made of. Bytes are bytes, not GiB.
+
+    A token's keys and values take `2 × attention_layers × kv_heads × head_dim × bytes of the KV dtype`.
+    """
+
+    weight_bytes: int = Field(gt=0, description="tensors as they lie in memory; the files' size where that is known")
+    active_weight_bytes: int | None = Field(
+        None, gt=0, description="read for each generated token: less than all where experts are chosen"
+    )
+    layers: int = Field(ge=0)
+    attention_layers: int = Field(ge=0, description="with full attention: their KV cache grows with the context")
+    kv_heads: int = Field(ge=0)
+    head_dim: int = Field(ge=0)
+    window_layers: int = Field(0, ge=0, description="with a sliding window: their KV cache stops growing")
+    window_tokens: int = Field(0, ge=0)
+    latent_dim: int = Field(0, ge=0, description="MLA: values a token and layer instead of 2 × heads × dimension")
+    state_bytes_per_sequence: int = Field(0, ge=0, description="of state-space and linear-attention layers")
+    source: str = Field(description="where these facts are from: a config.json, a file's header, a publication")
+
+    @model_validator(mode="after")
+    def _layers_add_up(self) -> "MemoryFacts":
+        if self.attention_layers + self.window_layers > self.layers:
+            raise ValueError(
+                f"attention_layers {self.attention_layers} and window_layers {self.window_layers} are more than "
+                f"layers {self.layers}"
+            )
+        if self.active_weight_bytes and self.active_weight_bytes > self.weight_bytes:
+            raise ValueError(f"active_weight_bytes {self.active_weight_bytes} is more than weight_bytes")
+        return self
+
+
+Argument = str | int | float | bool
+
+
+class EngineArguments(_Part):
+    """How one engine serves the model."""
+
+    device: Literal["any", "cpu", "gpu"] = "any"
+    image: str | None = Field(None, description="pinned reference of the container image")
+    context_tokens: int = Field(ge=256, description="prompt and answer of one request")
+    sequences: int = Field(4, ge=1, le=1024, description="requests at a time")
+    kv_dtype: KVDtype = "f16"
+    kv_bytes_per_token: int | None = Field(
+        None, gt=0, description="as measured in this engine, where it allocates otherwise than the formula"
+    )
+    kv_cache_bytes: int | None = Field(None, gt=0, description="a fixed pool for all sequences")
+    memory_utilization: float | None = Field(
+        None, gt=0, lt=1, description="share of all memory that a reserving engine takes and holds"
+    )
+    overhead_bytes: int | None = Field(None, ge=0, description="beside weights and KV cache; None: the engine's usual")
+    transient_bytes: int = Field(0, ge=0, description="more than the settled use, for seconds while it loads")
+    load_s: float = Field(30, gt=0, description="from start to ready, until a load here has been measured")
     temperature: float | None = Field(None, ge=0, description="for requests that name none")
     top_p: float | None = Field(None, gt=0, le=1, description="for requests that name none")
+    arguments: dict[str, Argument | list[Argument] | dict[str, Any]] = Field(
+        default_factory=dict, description="the engine's own options, without the leading dashes"
+    )
+    environment: dict[str, str] = Field(default_factory=dict)
+    lacks: dict[str, str] = Field(
+        default_factory=dict, description="checks of tests/conformance that this pair can't pass → why"
+    )
 
 
-class Engines(_Part):
-    """The engines that serve the model, with their arguments."""
+class Anchor(_Part):
+    """A measured speed, batch 1 unless the note says otherwise."""
 
-    llamacpp: LlamaCppArguments
+    machine: MachineName
+    engine: EngineName
+    version: str = ""
+    prefill_tok_per_s: float | None = Field(None, gt=0)
+    decode_tok_per_s: float | None = Field(None, gt=0)
+    note: str = ""
 
 
 class Recipe(_Part):
@@ -58,12 +163,33 @@ class Recipe(_Part):
     licence: str
     aliases: tuple[str, ...] = ()
     family: str
-    format: Literal["gguf"]
+    format: Literal["gguf", "safetensors", "ollama"]
     parameters: int = Field(gt=0)
+    active_parameters: int | None = Field(None, gt=0, description="used for each token, where experts are chosen")
     quantization: str
     capabilities: tuple[Capability, ...] = Field(min_length=1)
     context_tokens: int = Field(gt=0, description="what the model was trained for")
-    engines: Engines
+    machines: tuple[MachineName, ...] = Field(("any",), min_length=1, description="what it is meant for")
+    memory: MemoryFacts
+    engines: dict[EngineName, EngineArguments] = Field(min_length=1, description="the first is the default")
+    anchors: tuple[Anchor, ...] = ()
+
+    @model_validator(mode="after")
+    def _engines_fit_the_model(self) -> "Recipe":
+        for name, engine in self.engines.items():
+            if engine.context_tokens > self.context_tokens:
+                raise ValueError(
+                    f"engines.{name}.context_tokens {engine.context_tokens} is more than the model was trained for: "
+                    f"{self.context_tokens}"
+                )
+            if name in RESERVING_ENGINES and engine.device != "cpu" and engine.memory_utilization is None:
+                raise ValueError(f"engines.{name}.memory_utilization is missing: {name} holds that share for life")
+        return self
+
+    @property
+    def default_engine(self) -> EngineName:
+        """The engine that serves the model where none is picked."""
+        return next(iter(self.engines))
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -87,53 +213,51 @@ def load_recipe(path: Path) -> Recipe:
     return recipe
 
 
-def load_recipes(folder: Path = MODELS_FOLDER) -> list[Recipe]:
-    """Return the recipes of a folder, by file name.
+def load_recipes(*folders: Path) -> list[Recipe]:
+    """Return the recipes of folders, by file name; the stack's own where none is named.
+
+    A recipe of a later folder replaces one with the same id of an earlier one, so that a user's copy wins.
 
     Raises:
         RecipeError: when one is wrong, or two claim the same id or alias.
     """
-    recipes = [load_recipe(path) for path in sorted(folder.glob("*.yaml"))]
+    found: dict[str, Recipe] = {}
+    for folder in folders or (MODELS_FOLDER,):
+        for path in sorted(folder.glob("*.yaml")):
+            found[path.stem] = load_recipe(path)
     owners: dict[str, str] = {}
-    for recipe in recipes:
+    for recipe in found.values():
         for name in (recipe.id, *recipe.aliases):
             owner = owners.setdefault(name, recipe.id)
             if owner != recipe.id:
                 raise RecipeError(f"both {owner} and {recipe.id} claim the name {name!r}; change one of them")
-    return recipes
+    return list(found.values())
 
 
 def find_recipe(name: str, recipes: Iterable[Recipe]) -> Recipe:
-    """Return the recipe with this id or alias.
+    """Return the recipe with this id or alias; what follows an `@` is left out.
 
     Raises:
         RecipeError: naming what there is.
     """
     known = list(recipes)
+    wanted = name.partition("@")[0]
     for recipe in known:
-        if name == recipe.id or name in recipe.aliases:
+        if wanted == recipe.id or wanted in recipe.aliases:
             return recipe
-    raise RecipeError(f"there is no recipe {name!r}; there are: {', '.join(recipe.id for recipe in known)}")
+    raise RecipeError(f"there is no recipe {wanted!r}; there are: {', '.join(recipe.id for recipe in known)}")
 
 
-def locate(source: Source) -> Path:
-    """Return the path of a recipe's file, having checked its size.
+def pick_engine(name: str, recipe: Recipe) -> EngineName:
+    """Return the engine that `id@engine` names, the recipe's first where it names none.
 
     Raises:
-        RecipeError: when the package isn't installed, or holds another file.
+        RecipeError: naming the recipe's engines.
     """
-    try:
-        installed = metadata.distribution(source.package)
-    except metadata.PackageNotFoundError:
-        raise RecipeError(
-            f"the package {source.package} {source.revision}, which holds the model, is not installed; "
-            "`make up` installs it. Or serve a file of your own: GGUF=/path/to/model.gguf make up"
-        ) from None
-    path = Path(str(installed.locate_file(source.file)))
-    size = path.stat().st_size if path.is_file() else 0
-    if size != source.size_bytes:
-        raise RecipeError(
-            f"{path} has {size:,} bytes, {source.package} {source.revision} has {source.size_bytes:,} there; "
-            "remove the .venv folder and run `make up` to install it again"
-        )
-    return path
+    wanted = name.partition("@")[2]
+    if not wanted:
+        return recipe.default_engine
+    for engine in recipe.engines:
+        if engine == wanted:
+            return engine
+    raise RecipeError(f"{recipe.id} has no recipe for the engine {wanted!r}; it has: {', '.join(recipe.engines)}")

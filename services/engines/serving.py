@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from services.engines.gguf import GgufError, GgufFile, read_gguf
-from services.engines.recipes import LlamaCppArguments, find_recipe, load_recipes, locate
+from services.engines.packaged import locate
+from services.engines.recipes import EngineArguments, PackageSource, find_recipe, load_recipes
 from services.engines.threads import Threads, default_threads
 
 DEFAULT_MODEL = "smollm2"
@@ -71,6 +72,7 @@ def resolve(gguf: str, variables: Mapping[str, str]) -> Served:
     if gguf:
         return _of_file(Path(gguf).expanduser().absolute(), variables)
     recipe = find_recipe(DEFAULT_MODEL, load_recipes())
+    assert isinstance(recipe.source, PackageSource)
     path = locate(recipe.source)
     file = read_gguf(path)
     facts = {
@@ -82,7 +84,7 @@ def resolve(gguf: str, variables: Mapping[str, str]) -> Served:
         "licence": recipe.licence,
         "digest": f"sha256:{recipe.source.sha256}",
     }
-    return _served(recipe.id, file, recipe.source.sha256, recipe.engines.llamacpp, facts, variables)
+    return _served(recipe.id, file, recipe.source.sha256, recipe.engines["llamacpp"], facts, variables)
 
 
 def _of_file(path: Path, variables: Mapping[str, str]) -> Served:
@@ -99,7 +101,7 @@ def _of_file(path: Path, variables: Mapping[str, str]) -> Served:
         "licence": file.licence,
         "digest": None,
     }
-    arguments = LlamaCppArguments(context_tokens=max(256, min(4096, file.context_length or 4096)))
+    arguments = EngineArguments(context_tokens=max(256, min(4096, file.context_length or 4096)))
     return _served(id_of(path), file, None, arguments, facts, variables)
 
 
@@ -132,7 +134,7 @@ def _served(
     model_id: str,
     file: GgufFile,
     sha256: str | None,
-    arguments: LlamaCppArguments,
+    arguments: EngineArguments,
     facts: dict[str, Any],
     variables: Mapping[str, str],
 ) -> Served:
@@ -146,7 +148,7 @@ def _served(
         id=model_id,
         path=file.path,
         sha256=sha256,
-        slots=_number(variables, "LLAMACPP_SLOTS", arguments.slots, 1),
+        slots=_number(variables, "LLAMACPP_SLOTS", arguments.sequences, 1),
         context_tokens=context,
         threads=Threads(
             _number(variables, "LLAMACPP_THREADS", threads.decode, 1),

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from services.engines.recipes import find_recipe, load_recipes, locate
+from services.engines.packaged import locate
+from services.engines.recipes import find_recipe, load_recipes
 from tests.testkit.ports import free_port
 
 pytestmark = pytest.mark.slow

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from services.engines.recipes import find_recipe, load_recipes, locate
+from services.engines.packaged import locate
+from services.engines.recipes import find_recipe, load_recipes
 from tests.testkit.ports import free_listener
 
 pytestmark = pytest.mark.slow

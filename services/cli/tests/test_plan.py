@@ -7,7 +7,7 @@ from services.cli import plan
 from services.cli.files import read_json, write_json
 from services.cli.plan import check_digest, check_disk, make_plan
 from services.cli.up import NoSuchModeError, check_mode
-from services.engines.commands import resolve_model
+from services.engines.commands.engine import resolve_model
 from services.engines.tests.gguf_files import write
 from tests.testkit.ports import free_port
 

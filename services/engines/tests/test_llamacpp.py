@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from services.engines.llamacpp import EngineError, LlamaCppOptions, check_port, parameters
-from services.engines.recipes import find_recipe, load_recipes, locate
+from services.engines.packaged import locate
+from services.engines.recipes import find_recipe, load_recipes
 from services.engines.tests.gguf_files import write
 from services.engines.threads import Threads
 

