@@ -54,6 +54,7 @@ LOCKS = (
     Lock("build"),
     Lock("models", options=("--no-deps",)),
     Lock("embedded", extras=("embedded",)),
+    Lock("engines", extras=("engines",), like="embedded"),
     Lock("gateway", extras=("gateway",), like="embedded"),
     Lock("llamacpp", extras=("llamacpp",), like="embedded"),
     Lock("test", extras=("embedded",), groups=("test",), like="embedded"),
