@@ -7,7 +7,9 @@ AppError
 ├── InvalidApiKey             401  authentication_error
 ├── PermissionDenied          403  permission_error
 ├── NotFound                  404  not_found_error
-│   └── ModelNotFound         404
+│   ├── ModelNotFound         404
+│   ├── ModelNotPulled        404
+│   └── LeaseNotFound         404
 ├── MethodNotAllowed          405  invalid_request_error
 ├── RequestTimeout            408  timeout_error
 ├── BodyTooLarge              413  invalid_request_error
@@ -18,6 +20,8 @@ AppError
 │   └── EngineInvalidResponse 502
 ├── Overloaded                503  overloaded_error
 │   ├── ModelLoading          503
+│   ├── InsufficientMemory    503
+│   ├── ModelFailed           503
 │   └── NotReady              503
 └── EngineTimeout             504  timeout_error
 
@@ -118,6 +122,18 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class ModelNotPulled(NotFound):
+    """There is a recipe for this model, but its files are not on this machine. `sparkstack pull MODEL` gets them."""
+
+    code = "model_not_pulled"
+
+
+class LeaseNotFound(NotFound):
+    """Of the engines service alone: the lease has lapsed, or its engine has ended. Ask for a new one."""
+
+    code = "lease_not_found"
+
+
 class MethodNotAllowed(AppError):
     """The path exists but not with this method."""
 
@@ -185,9 +201,41 @@ class Overloaded(AppError):
 
 
 class ModelLoading(Overloaded):
-    """The model is being loaded. Wait for `Retry-After` seconds."""
+    """The model is being loaded, or waits for its turn. Wait for `Retry-After` seconds: the load goes on meanwhile.
+
+    `x-sparkstack-queue-position` and `x-sparkstack-eta-s` say what is known of it.
+    """
 
     code = "model_loading"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+        queue_position: int | None = None,
+        eta_s: float | None = None,
+    ) -> None:
+        super().__init__(message, param=param, retry_after_s=retry_after_s)
+        self.queue_position = queue_position
+        self.eta_s = eta_s
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the usual headers, and the place in the queue and the seconds left where they are known."""
+        return [*super().headers(), *waiting_headers(self.queue_position, self.eta_s)]
+
+
+class InsufficientMemory(Overloaded):
+    """The model does not fit beside what must stay in memory. The message has the sum, and what to unload."""
+
+    code = "insufficient_memory"
+
+
+class ModelFailed(Overloaded):
+    """The model's engine does not start. The message says why; `sparkstack logs engines` has its last words."""
+
+    code = "model_failed"
 
 
 class NotReady(Overloaded):
@@ -202,6 +250,16 @@ class EngineTimeout(AppError):
     status = 504
     type = "timeout_error"
     code = "engine_timeout"
+
+
+def waiting_headers(queue_position: int | None, eta_s: float | None) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an answer that has to wait for a model; 0 is the model that is being loaded."""
+    headers = []
+    if queue_position is not None:
+        headers.append((b"x-sparkstack-queue-position", str(queue_position).encode()))
+    if eta_s is not None:
+        headers.append((b"x-sparkstack-eta-s", f"{eta_s:.1f}".encode()))
+    return headers
 
 
 def all_errors() -> list[type[AppError]]:
