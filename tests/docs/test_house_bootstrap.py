@@ -177,6 +177,22 @@ def test_what_is_set_for_uv_already_wins_over_pips_configuration(scripts: Script
     assert scripts.pip_settings.uv_variables(options, environ) == {"HTTP_PROXY": "http://c:1"}
 
 
+# --- torch
+
+
+def test_torch_comes_from_a_folder_of_wheels_where_there_is_one_else_from_its_makers(
+    scripts: Scripts, tmp_path: Path
+) -> None:
+    def source(variables: dict[str, str]) -> tuple[str, ...]:
+        result: tuple[str, ...] = scripts.environments._torch_source(scripts.installer.Uv(tmp_path / "uv", variables))
+        return result
+
+    assert source({}) == source({"UV_FIND_LINKS": f"/not/there,{tmp_path}"}) == ("--torch-backend", "cpu")
+    assert source({"UV_TORCH_BACKEND": "cu130"}) == ()
+    (tmp_path / "torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl").touch()
+    assert source({"UV_FIND_LINKS": f"/not/there,{tmp_path}"}) == ()
+
+
 # --- what is said
 
 
