@@ -11,8 +11,9 @@ import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 MAGIC = b"GGUF"
 _MAX_ENTRIES = 1_000_000  # metadata entries or tensors; the largest models have some thousands
@@ -67,6 +68,14 @@ class GgufError(Exception):
     """The file can't be served; the message names the file, what is wrong and the next step."""
 
 
+class GgufTensor(NamedTuple):
+    """One tensor: its dimensions in ggml's order (a matrix's input before its output), and the bytes it takes."""
+
+    name: str
+    shape: tuple[int, ...]
+    size_bytes: int
+
+
 @dataclass(frozen=True)
 class GgufFile:
     """A GGUF file's header.
@@ -82,6 +91,12 @@ class GgufFile:
     tensor_count: int
     parameters: int
     metadata: dict[str, Any] = field(repr=False)
+    tensors: tuple[GgufTensor, ...] = field(default=(), repr=False)
+
+    @property
+    def weight_bytes(self) -> int:
+        """The sum of all tensors."""
+        return sum(tensor.size_bytes for tensor in self.tensors)
 
     @property
     def architecture(self) -> str:
@@ -206,33 +221,40 @@ class _Reader:
                 f"it is one of {parts} parts; merge them (llama-gguf-split --merge FIRST-PART OUT.gguf) "
                 "and name the merged file"
             )
-        parameters = self._check_tensors(tensor_count, metadata)
-        return GgufFile(self._path, self._size, version, tensor_count, parameters, metadata)
+        tensors = self._tensors(tensor_count, metadata)
+        parameters = sum(math.prod(tensor.shape) for tensor in tensors)
+        return GgufFile(self._path, self._size, version, tensor_count, parameters, metadata, tensors)
 
-    def _check_tensors(self, count: int, metadata: dict[str, Any]) -> int:
-        """Return the number of parameters, having checked that every tensor lies within the file."""
+    def _tensors(self, count: int, metadata: dict[str, Any]) -> tuple[GgufTensor, ...]:
+        """Return the tensors, having checked that every one lies within the file."""
         infos = list(self._tensor_infos(count))
         alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or alignment < 1:
             raise self._broken(f"general.alignment is {alignment!r}; get another file of the model")
         start = math.ceil(self._at / alignment) * alignment
-        end = max((start + offset + size for offset, size, _ in infos), default=0)
+        end = max((start + offset + max(1, tensor.size_bytes) for offset, tensor in infos), default=0)
         if end > self._size:
             raise _TruncatedError(end)
-        return sum(elements for _, _, elements in infos)
+        # What is of a type that this reader doesn't know reaches to the next tensor.
+        bounds = sorted({*(offset for offset, _ in infos), self._size - start})
+        ends = dict(pairwise(bounds))
+        return tuple(
+            tensor if tensor.size_bytes else tensor._replace(size_bytes=ends[offset] - offset)
+            for offset, tensor in infos
+        )
 
-    def _tensor_infos(self, count: int) -> Iterator[tuple[int, int, int]]:
-        """Yield each tensor's offset in the data section, its size in bytes and its number of elements."""
+    def _tensor_infos(self, count: int) -> Iterator[tuple[int, GgufTensor]]:
+        """Yield each tensor with its offset in the data section; 0 bytes where its type is unknown."""
         for _ in range(count):
-            self._string()
+            name = self._string()
             dimensions = self._scalar("<I")
             if dimensions > 8:
                 raise self._broken(f"a tensor has {dimensions} dimensions; download it again")
-            elements = math.prod(self._scalar("<Q") for _ in range(dimensions))
+            shape = tuple(self._scalar("<Q") for _ in range(dimensions))
             block = _BLOCKS.get(self._scalar("<I"))
             offset = self._scalar("<Q")
-            size = math.ceil(elements / block[0]) * block[1] if block else 1
-            yield offset, size, elements
+            size = math.ceil(math.prod(shape) / block[0]) * block[1] if block else 0
+            yield offset, GgufTensor(name, shape, size)
 
     def _count(self, what: str) -> int:
         count = int(self._scalar("<Q"))

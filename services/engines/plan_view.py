@@ -28,7 +28,7 @@ def show(plan: Plan) -> str:
 
 def table(plan: Plan) -> list[str]:
     """Return a row for each model, the host's reserve and the sum, in GiB."""
-    rows = [("GiB", "weights", "KV cache", "engine", "held")]
+    rows: list[tuple[str, ...]] = [("GiB", "weights", "KV cache", "engine", "held")]
     for model in plan.models:
         parts = (model.weights_bytes, kv_held(model), model.overhead_bytes, model.held_bytes)
         rows.append((f"{model.model_id} ({_ENGINE_NAMES[model.engine]})", *map(amount, parts)))

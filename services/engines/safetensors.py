@@ -178,22 +178,24 @@ def _place(path: Path, name: str, entry: Any) -> tuple[int, Tensor]:
     """Return a tensor and where it begins in the data."""
     if not isinstance(entry, dict):
         raise _broken(path, name, "is no object")
-    dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+    dtype = str(entry.get("dtype"))
     if dtype not in _DTYPE_BITS:
-        raise _broken(path, name, f"has the type {str(dtype)[:40]!r}, which this reader does not know")
-    if not _naturals(shape) or len(shape) > _MAX_DIMENSIONS:
-        raise _broken(path, name, f"has the shape {str(shape)[:80]}")
-    if not _naturals(offsets) or len(offsets) != 2:
-        raise _broken(path, name, f"has the offsets {str(offsets)[:80]}")
+        raise _broken(path, name, f"has the type {dtype[:40]!r}, which this reader does not know")
+    shape, offsets = _naturals(entry.get("shape")), _naturals(entry.get("data_offsets"))
+    if shape is None or len(shape) > _MAX_DIMENSIONS:
+        raise _broken(path, name, f"has the shape {str(entry.get('shape'))[:80]}")
+    if offsets is None or len(offsets) != 2:
+        raise _broken(path, name, f"has the offsets {str(entry.get('data_offsets'))[:80]}")
     size = math.ceil(math.prod(shape) * _DTYPE_BITS[dtype] / 8)
     if offsets[1] - offsets[0] != size:
         raise _broken(path, name, f"has {offsets[1] - offsets[0]:,} bytes, its shape and type make {size:,}")
     return offsets[0], Tensor(name, dtype, tuple(shape), size)
 
 
-def _naturals(value: Any) -> bool:
-    """Say whether it is a list of whole numbers that a file could speak of."""
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in value)
+def _naturals(value: Any) -> list[int] | None:
+    """Return a list of whole numbers that a file could speak of; None for anything else."""
+    whole = isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in value)
+    return value if whole else None
 
 
 def _json(path: Path, data: bytes) -> dict[str, Any]:
