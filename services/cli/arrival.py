@@ -15,8 +15,8 @@ from services.cli.logs import last_lines
 from services.cli.plan import Plan
 from services.cli.probes import address, ask_for_a_token, new_client, probe
 from services.cli.progress import Progress
-from services.cli.supervision import ProcessState
 from services.cli.table import print_table
+from services.kit.supervisord import ProcessState
 
 _POLL_S = 0.2
 _CRASHES = 2

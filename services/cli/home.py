@@ -10,8 +10,6 @@ import click
 
 import services
 
-MARK = "SPARKSTACK_UNIT"
-"""Environment variable of every process that the stack starts: `STATE FOLDER:SERVICE`."""
 SUPERVISOR = "supervisord"
 
 # AF_UNIX addresses have 107 bytes (Linux; 103 on macOS); supervisord binds PATH.PID first.

@@ -7,7 +7,8 @@ import sys
 import click
 
 from services import __version__
-from services.cli.home import MARK, load_environment
+from services.cli.home import load_environment
+from services.kit.launch import MARK
 
 # verb → where it is, and what the list of verbs says of it. `sparkstack --help` imports none of them.
 VERBS = {

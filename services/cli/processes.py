@@ -1,7 +1,6 @@
 """The processes of a stack, found by the mark in their environment, and the ones that hold a port."""
 
 import contextlib
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +8,8 @@ from typing import Any
 
 import psutil
 
-from services.cli.home import MARK, Home
+from services.cli.home import Home
+from services.kit.processes import lives, mark_of
 
 _POLL_S = 0.05
 _KILL_S = 5.0
@@ -40,16 +40,6 @@ def find_units(home: Home) -> list[Unit]:
     return units
 
 
-def mark_of(process: psutil.Process) -> str:
-    """Return the mark of a process; empty for processes of others, of other users, and dead ones."""
-    try:
-        if process.uids().real != os.getuid() or not lives(process):
-            return ""
-        return process.environ().get(MARK, "")
-    except (psutil.Error, OSError):
-        return ""
-
-
 def end_units(units: Iterable[Unit], grace_s: float) -> list[Unit]:
     """Ask processes to end, force those that haven't after `grace_s`, and return those that were there."""
     asked = list(units)
@@ -71,17 +61,6 @@ def wait_for_end(units: Iterable[Unit], timeout_s: float) -> list[Unit]:
         time.sleep(_POLL_S)
         living = [unit for unit in living if lives(unit.process)]
     return living
-
-
-def lives(process: psutil.Process) -> bool:
-    """Say whether a process still runs.
-
-    One that has ended but that its parent hasn't asked about doesn't: in containers, process 1 often never asks.
-    """
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ import psutil
 from services.cli.files import read_json
 from services.cli.home import Home, find_home
 from services.cli.probes import Health, address, new_client, probe
-from services.cli.supervision import ProcessState, Supervisor
+from services.cli.supervision import Supervisor
 from services.cli.table import print_table
 from services.cli.units import starts_file
+from services.kit.supervisord import ProcessState
 from services.stack import Service, find_service
 
 NOT_READY = 3

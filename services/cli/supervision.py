@@ -1,4 +1,4 @@
-"""Talk to supervisord: start it, have it run what the configuration says, ask how the processes are, end it."""
+"""Start this stack's supervisord, have it run what the configuration says, ask how the processes are, end it."""
 
 import contextlib
 import os
@@ -7,52 +7,18 @@ import sys
 import time
 import xmlrpc.client
 from collections.abc import Iterable
-from dataclasses import dataclass
-from http.client import HTTPException
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
-from supervisor.xmlrpc import Faults, SupervisorTransport, UnixStreamHTTPConnection
 
-from services.cli.home import MARK, SUPERVISOR, Home
+from services.cli.home import SUPERVISOR, Home
 from services.cli.processes import end_units, find_units, wait_for_end
 from services.cli.units import STOP_WAIT_S, foreign_variables, starts_file
+from services.kit.launch import MARK
+from services.kit.supervisord import ON_DEMAND, Faults, ProcessState, SupervisordClient, SupervisordGone
 
-State = Literal["stopped", "starting", "running", "backoff", "stopping", "exited", "fatal", "unknown"]
 _CALL_TIMEOUT_S = STOP_WAIT_S + 15
 _START_TIMEOUT_S = 20.0
-_NO_ANSWER = (OSError, HTTPException, xmlrpc.client.ProtocolError)
-
-
-@dataclass(frozen=True)
-class ProcessState:
-    """What supervisord knows of a service's process.
-
-    Args:
-        pid: 0 while there is none.
-        started_at: of its last start, in whole seconds since 1970; 0 before the first.
-        problem: why it can't be started; empty where nothing is wrong.
-    """
-
-    name: str
-    state: State
-    pid: int
-    started_at: int
-    exit_status: int
-    problem: str
-
-
-class _Connection(UnixStreamHTTPConnection):  # type: ignore[misc]
-    """A connection that does not wait for ever for a supervisord that is stopped or stuck."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost")
-        self.socketfile = str(path)
-
-    def connect(self) -> None:
-        super().connect()
-        self.sock.settimeout(_CALL_TIMEOUT_S)
 
 
 class SupervisorGoneError(click.ClickException):
@@ -67,10 +33,7 @@ class Supervisor:
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        transport = SupervisorTransport(None, None, f"unix://{home.socket}")
-        transport._get_connection = lambda: _Connection(home.socket)  # noqa: SLF001
-        self._transport = transport
-        self._proxy = xmlrpc.client.ServerProxy("http://localhost", transport=transport)
+        self._client = SupervisordClient(home.socket, _CALL_TIMEOUT_S)
 
     def is_running(self) -> bool:
         """Say whether it answers."""
@@ -100,7 +63,7 @@ class Supervisor:
         raise click.ClickException(f"supervisord, which runs the services, did not start: {said}")
 
     def update(self) -> list[str]:
-        """Have it run what the configuration file says now; what hasn't changed runs on.
+        """Have it run what the configuration file says now; what hasn't changed, and what is on demand, runs on.
 
         Returns:
             The services that were started or restarted.
@@ -109,9 +72,10 @@ class Supervisor:
             click.ClickException: when it can't read the configuration.
         """
         try:
-            added, changed, removed = self._call("reloadConfig")[0]
+            differences = self._call("reloadConfig")[0]
         except xmlrpc.client.Fault as fault:
             raise click.ClickException(f"supervisord can't read its configuration: {fault.faultString}") from None
+        added, changed, removed = ([name for name in names if not name.startswith(ON_DEMAND)] for names in differences)
         for name in [*removed, *changed]:
             self._call("stopProcessGroup", name)
             self._call("removeProcessGroup", name)
@@ -141,20 +105,10 @@ class Supervisor:
     def processes(self) -> dict[str, ProcessState]:
         """Return how each service's process is; {} when supervisord doesn't run, or is about to end."""
         try:
-            infos = self._call("getAllProcessInfo")
-        except SupervisorGoneError:
+            found = self._client.processes()
+        except SupervisordGone:
             return {}
-        return {
-            info["name"]: ProcessState(
-                name=info["name"],
-                state=info["statename"].lower(),
-                pid=info["pid"],
-                started_at=info["start"],
-                exit_status=info["exitstatus"],
-                problem=info["spawnerr"],
-            )
-            for info in infos
-        }
+        return {name: process for name, process in found.items() if not name.startswith(ON_DEMAND)}
 
     def shutdown(self, grace_s: float = 2 * STOP_WAIT_S) -> None:
         """End it and with it its services, as they stand in their order; by force after `grace_s`."""
@@ -170,11 +124,6 @@ class Supervisor:
 
     def _call(self, method: str, *arguments: object) -> Any:
         try:
-            return getattr(self._proxy, f"supervisor.{method}")(*arguments)
-        except _NO_ANSWER:
-            self._transport.close()
+            return self._client.call(method, *arguments)
+        except SupervisordGone:
             raise SupervisorGoneError from None
-        except xmlrpc.client.Fault as fault:
-            if fault.faultCode == Faults.SHUTDOWN_STATE:
-                raise SupervisorGoneError from None
-            raise

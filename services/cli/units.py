@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,9 @@ from pathlib import Path
 import click
 
 from services.cli.files import write_json, write_private
-from services.cli.home import MARK, SUPERVISOR, Home
+from services.cli.home import SUPERVISOR, Home
+from services.kit.launch import MARK
+from services.kit.supervisord import Unquotable, program, section
 from services.stack import Service, start_order
 
 # Its first seconds don't count as running: who ends in them is started again with growing pauses (1, 2, 3 … s).
@@ -116,9 +117,21 @@ def supervisor_config(home: Home, digests: Mapping[str, str]) -> str:
 
     Args:
         digests: of each service, by name.
+
+    Raises:
+        click.ClickException: a path can't be written there.
     """
+    try:
+        return "\n".join(_sections(home, digests))
+    except Unquotable as path:
+        raise click.ClickException(
+            f"supervisord can't handle the path {str(path)!r}; name another: SPARKSTACK_STATE=/path"
+        ) from None
+
+
+def _sections(home: Home, digests: Mapping[str, str]) -> list[str]:
     sections = [
-        _section(
+        section(
             "supervisord",
             logfile=home.log(SUPERVISOR),
             logfile_maxbytes="10MB",
@@ -130,8 +143,8 @@ def supervisor_config(home: Home, digests: Mapping[str, str]) -> str:
             minprocs=20,
             nocleanup="true",
         ),
-        _section("unix_http_server", file=home.socket, chmod="0700"),
-        _section(
+        section("unix_http_server", file=home.socket, chmod="0700"),
+        section(
             "rpcinterface:supervisor",
             **{"supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"},
         ),
@@ -139,14 +152,15 @@ def supervisor_config(home: Home, digests: Mapping[str, str]) -> str:
     for priority, service in enumerate(start_order(), start=1):
         if service.name in digests:
             sections.append(_program(home, service, digests[service.name], priority))
-    return "\n".join(sections)
+    return sections
 
 
 def _program(home: Home, service: Service, digest: str, priority: int) -> str:
-    command = [sys.executable, "-m", "services.cli.launch", str(launch_file(home, service.name)), digest]
-    return _section(
-        f"program:{service.name}",
-        command=shlex.join(command),
+    command = [sys.executable, "-m", "services.kit.launch", str(launch_file(home, service.name)), digest]
+    return program(
+        service.name,
+        command,
+        log=home.log(service.name),
         # From there the `services` package is found, installed or not.
         directory=home.code,
         priority=priority,
@@ -154,22 +168,4 @@ def _program(home: Home, service: Service, digest: str, priority: int) -> str:
         startsecs=_START_S,
         startretries=_START_RETRIES,
         stopwaitsecs=STOP_WAIT_S,
-        killasgroup="true",
-        redirect_stderr="true",
-        # supervisord expands this one twice.
-        stdout_logfile=str(home.log(service.name)).replace("%", "%%"),
-        stdout_logfile_maxbytes="10MB",
-        stdout_logfile_backups=3,
     )
-
-
-def _section(title: str, **options: object) -> str:
-    lines = [f"{name}={_escaped(str(value))}" for name, value in options.items()]
-    return "\n".join([f"[{title}]", *lines, ""])
-
-
-def _escaped(value: str) -> str:
-    # supervisord expands %(name)s, and takes what follows " ;" for a comment.
-    if "\n" in value or " ;" in value:
-        raise click.ClickException(f"supervisord can't handle the path {value!r}; name another: SPARKSTACK_STATE=/path")
-    return value.replace("%", "%%")

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from services.cli.home import MARK
+from services.kit.launch import MARK
 from tests.e2e.conftest import listens, wait_for
 
 pytestmark = pytest.mark.slow

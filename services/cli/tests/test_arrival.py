@@ -7,7 +7,7 @@ from services.cli import arrival
 from services.cli.arrival import CrashWatch, Endpoints, wait_until_it_answers
 from services.cli.probes import FirstToken, Health
 from services.cli.progress import Progress
-from services.cli.supervision import ProcessState
+from services.kit.supervisord import ProcessState
 
 ENDPOINTS = Endpoints(
     "http://gateway", "sk-1", {"llamacpp": "http://engine/health", "gateway": "http://gateway/readyz"}

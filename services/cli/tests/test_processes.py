@@ -7,8 +7,10 @@ import time
 
 import psutil
 
-from services.cli.home import MARK, Home
-from services.cli.processes import end_units, find_units, holder_of, lives, mark_of
+from services.cli.home import Home
+from services.cli.processes import end_units, find_units, holder_of
+from services.kit.launch import MARK
+from services.kit.processes import lives, mark_of
 from tests.testkit.ports import free_listener
 
 SLEEP = "import time; print(flush=True); time.sleep(300)"

@@ -7,8 +7,8 @@ from services.cli.files import write_json
 from services.cli.main import cli
 from services.cli.probes import Health
 from services.cli.status import duration, judge
-from services.cli.supervision import ProcessState
 from services.cli.units import starts_file
+from services.kit.supervisord import ProcessState
 
 
 def process(state, problem=""):

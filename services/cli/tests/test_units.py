@@ -8,8 +8,9 @@ import click
 import pytest
 
 from services.cli import units
-from services.cli.home import MARK, Home
+from services.cli.home import Home
 from services.cli.units import ServiceUnit, foreign_variables, launch_file, passed_variables, write_units
+from services.kit.launch import MARK
 from services.stack import SERVICES, find_service
 
 GATEWAY = find_service("gateway")

@@ -24,7 +24,7 @@ def launch(tmp_path):
             "starts_file": str(tmp_path / "starts"),
         }
         (tmp_path / "launch.json").write_text(json.dumps(document))
-        return [sys.executable, "-m", "services.cli.launch", str(tmp_path / "launch.json"), "digest"]
+        return [sys.executable, "-m", "services.kit.launch", str(tmp_path / "launch.json"), "digest"]
 
     return start
 
