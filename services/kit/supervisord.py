@@ -4,7 +4,9 @@ Source: http://supervisord.org/api.html, http://supervisord.org/configuration.ht
 """
 
 import http.client
+import re
 import shlex
+import signal
 import socket
 import xmlrpc.client
 from collections.abc import Sequence
@@ -20,6 +22,7 @@ Whoever applies a changed configuration leaves them alone: they are their servic
 
 State = Literal["stopped", "starting", "running", "backoff", "stopping", "exited", "fatal", "unknown"]
 LIVING_STATES = ("starting", "running", "stopping")
+_LOG_TAIL_BYTES = 64 * 1024
 
 
 class Faults:
@@ -29,6 +32,7 @@ class Faults:
     BAD_NAME = 10
     NOT_RUNNING = 70
     ALREADY_ADDED = 90
+    STILL_RUNNING = 91
     CANT_REREAD = 92
 
 
@@ -88,6 +92,21 @@ class SupervisordClient:
             raise
         finally:
             transport.close()
+
+    def signal_that_ended(self, name: str) -> int | None:
+        """Return the signal that ended a program's last process, as supervisord's log has it; None where it hasn't.
+
+        The calls tell only that there was one.
+
+        Raises:
+            SupervisordGone
+        """
+        try:
+            tail = self.call("readLog", -_LOG_TAIL_BYTES, 0)
+        except xmlrpc.client.Fault:  # it writes none
+            return None
+        ends = re.findall(rf"(?:exited|stopped): {re.escape(name)} \(terminated by (SIG\w+)", tail)
+        return int(signal.Signals[ends[-1]]) if ends and ends[-1] in signal.Signals.__members__ else None
 
     def processes(self) -> dict[str, ProcessState]:
         """Return how each program's process is.

@@ -10,6 +10,14 @@ class EngineStartError(Exception):
     """The runtime refused to start an engine; the message says why and what to do."""
 
 
+class EngineStopError(Exception):
+    """An engine does not end, though it was forced: its memory is not back. The message says what to do."""
+
+
+class RuntimeUnreachableError(Exception):
+    """supervisord, or Docker, does not answer: nothing is known of the engines, which may well run on."""
+
+
 @dataclass(frozen=True)
 class Mount:
     """A folder or file of the host that an engine sees."""
@@ -53,17 +61,22 @@ class Instance:
     Args:
         state: `running`, or `exited` by itself (crash, kill).
         pids: of its processes as this machine sees them, the main one first; () where that can't be known.
-        exit_status: negative for a signal's number; None while it runs.
+        exit_status: negative for a signal's number; None while it runs, and where it can't be known.
+        reason: of its end, as the runtime knows it, such as `out of memory`.
     """
 
     name: str
     state: Literal["running", "exited"]
     pids: tuple[int, ...] = ()
     exit_status: int | None = None
+    reason: str = ""
 
 
 class Runtime(Protocol):
-    """Starts and stops engines. It decides nothing: whether and when is the controller's."""
+    """Starts and stops engines. It decides nothing: whether and when is the controller's.
+
+    Each method may raise RuntimeUnreachableError.
+    """
 
     async def start(self, spec: LaunchSpec) -> None:
         """Start an engine and return once its process exists; it is not ready then.
@@ -76,6 +89,9 @@ class Runtime(Protocol):
         """End an engine, by force after `grace_s` (0: at once), and forget it; one that isn't there is no error.
 
         It returns when the process is gone, so that its memory is back.
+
+        Raises:
+            EngineStopError: it is still there long after it was forced (a process stuck in a driver).
         """
 
     async def instances(self) -> dict[str, Instance]:
