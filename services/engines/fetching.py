@@ -13,7 +13,8 @@ from services.engines.transfer import Listener, Transfer
 
 _WORKERS = 4
 _TELL_EVERY_S = 0.1
-_JOIN_S = 0.1
+_JOIN_S = 0.05
+_LEAVE_S = 1.0
 
 
 class Fetching:
@@ -64,12 +65,14 @@ class Fetching:
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(min(_WORKERS, len(missing)))]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(_JOIN_S)
-                if self._asked_to_stop.is_set():
-                    self._stop.set()
+        while any(thread.is_alive() for thread in threads) and not self._asked_to_stop.is_set():
+            next(thread for thread in threads if thread.is_alive()).join(_JOIN_S)
         if self._asked_to_stop.is_set():
+            self._stop.set()
+            # One that writes ends at its next piece; one that waits for a silent hub will find that it writes no more.
+            leave_at = time.monotonic() + _LEAVE_S
+            for thread in threads:
+                thread.join(max(0.0, leave_at - time.monotonic()))
             raise Interrupted
         if self._problem is not None:
             raise self._problem
