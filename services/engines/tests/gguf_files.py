@@ -37,15 +37,18 @@ def value(item):
 
 
 def header(metadata=DEFAULT_METADATA, tensors=((F32, (4, 2)), (Q4_0, (32, 3))), version=3):
-    """The bytes up to the weights, and how many bytes of weights the tensors speak of."""
+    """The bytes up to the weights, and how many bytes of weights the tensors speak of.
+
+    A tensor is (type, dimensions) or (type, dimensions, name).
+    """
     sizes = {F32: lambda count: count * 4, Q4_0: lambda count: count // 32 * 18}
     data = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(metadata))
     for key, item in metadata.items():
         kind, encoded = value(item)
         data += string(key) + struct.pack("<I", kind) + encoded
     offset = 0
-    for number, (kind, shape) in enumerate(tensors):
-        data += string(f"tensor.{number}") + struct.pack("<I", len(shape))
+    for number, (kind, shape, *name) in enumerate(tensors):
+        data += string(name[0] if name else f"tensor.{number}") + struct.pack("<I", len(shape))
         data += b"".join(struct.pack("<Q", length) for length in shape) + struct.pack("<IQ", kind, offset)
         count = 1
         for length in shape:
