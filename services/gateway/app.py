@@ -1,33 +1,35 @@
 """Put the gateway together."""
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 from fastapi import FastAPI, Request
 from starlette.middleware.cors import CORSMiddleware
 
+from services.gateway.adapters.engines_service import HttpEnginesService
 from services.gateway.adapters.openai_compatible import OpenAICompatible, Pool
 from services.gateway.backends import Backend, Backends
-from services.gateway.catalogue import Catalogue, ModelFacts, facts_from_document
+from services.gateway.catalogue import Catalogue
+from services.gateway.catalogue_file import Listed, read_catalogue
 from services.gateway.door import Door
 from services.gateway.exchange import Live
 from services.gateway.generate import HOT_ROUTES
 from services.gateway.identity import Keys
+from services.gateway.leases import Leases
+from services.gateway.managed import ManagedModels
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.ollama.routes import OLLAMA_ROUTES, error_body
 from services.gateway.openapi import add_openapi
 from services.gateway.raw_route import starlette_routes
 from services.gateway.routes import keyed, public
-from services.gateway.settings import GatewaySettings, backend_url
+from services.gateway.settings import GatewaySettings
 from services.kit.app import create_app as create_kit_app
 from services.kit.metrics import new_registry
 from services.kit.middleware import DirectRoutes
-from services.kit.settings import SettingsError
+from services.kit.tracing import Tracer
 
 
 def create_app(settings: GatewaySettings) -> FastAPI:
@@ -36,7 +38,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     Raises:
         SettingsError: a catalogue file that can't be read.
     """
-    listed = _read_catalogue(settings)
+    listed = read_catalogue(settings)
     registry = new_registry()
     metrics = GatewayMetrics(registry)
     live = Live()
@@ -51,17 +53,17 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         routes = starlette_routes(door, [*HOT_ROUTES, *OLLAMA_ROUTES])
         app.router.routes.extend(routes)  # for the methods that they don't have
         direct_routes.update({(kind, route.path): route.app for route in routes for kind in route.methods or ()})
-        await door.backends.start()
+        await door.start()
         sampler = asyncio.create_task(_sample(live))
         try:
             yield
         finally:
             sampler.cancel()
-            await door.backends.stop()
+            await door.stop()
             await pool.close()
 
     async def readiness() -> Mapping[str, str]:
-        return _readiness(app.state.door.backends.all())
+        return _readiness(app.state.door.checks())
 
     def metrics_guard(request: Request) -> None:
         app.state.door.keys.guard_metrics(request.scope)
@@ -91,13 +93,12 @@ def _allow_origins(app: FastAPI, origins: Iterable[str]) -> None:
         allow_origins=list(origins),
         allow_methods=["GET", "POST", "OPTIONS"],
         allow_headers=["*"],
-        expose_headers=["x-request-id", "retry-after"],
+        expose_headers=["x-request-id", "retry-after", "x-sparkstack-queue-position", "x-sparkstack-eta-s"],
     )
 
 
-def _readiness(backends: Iterable[Backend]) -> Mapping[str, str]:
+def _readiness(checks: Mapping[str, str]) -> Mapping[str, str]:
     """Return the checks of `/readyz`: one engine that answers is enough to work; the others show in `/status`."""
-    checks = {b.name: "ok" if b.state == "ready" else b.message or b.state for b in backends}
     if any(state == "ok" for state in checks.values()):
         return {name: state for name, state in checks.items() if state == "ok"}
     return checks or {"backends": "none is configured: sparkstack gateway --backend NAME=URL"}
@@ -111,19 +112,19 @@ async def _sample(live: Live) -> None:
 
 def _door(
     settings: GatewaySettings,
-    listed: list[dict[str, Any]],
+    listed: Listed,
     pool: Pool,
     live: Live,
     metrics: GatewayMetrics,
-    tracer: Any,
+    tracer: Tracer | None,
 ) -> Door:
-    catalogue = Catalogue(settings.aliases, settings.default_model or _default_of(listed))
+    catalogue = Catalogue(settings.aliases, settings.default_model or listed.default)
+    managed, leases = _on_demand(settings, listed, catalogue, pool, metrics)
     backends = []
-    for item in listed:
-        name = item["name"]
-        key = settings.backend_keys.get(name, "")
-        backends.append(Backend(name, item["engine"], OpenAICompatible(pool, name, item["url"], key)))
-        catalogue.add_backend(name, item["models"])
+    for item in listed.backends:
+        key = settings.backend_keys.get(item.name, "")
+        backends.append(Backend(item.name, item.engine, OpenAICompatible(pool, item.name, item.url, key)))
+        catalogue.add_backend(item.name, item.models)
     return Door(
         settings=settings,
         keys=Keys(
@@ -136,37 +137,20 @@ def _door(
         live=live,
         metrics=metrics,
         tracer=tracer,
+        managed=managed,
+        leases=leases,
     )
 
 
-def _default_of(listed: list[dict[str, Any]]) -> str:
-    return next((item["default"] for item in listed if item.get("default")), "")
-
-
-def _read_catalogue(settings: GatewaySettings) -> list[dict[str, Any]]:
-    """Return the backends: of the catalogue file, then of the settings; each with its known models."""
-    listed: list[dict[str, Any]] = []
-    if settings.catalogue is not None:
-        document = _load(settings.catalogue)
-        try:
-            for item in document["backends"]:
-                facts: list[ModelFacts] = [facts_from_document(model) for model in item.get("models", ())]
-                url = backend_url(item["name"], item["url"])
-                engine = item.get("engine", "openai")
-                listed.append({"name": item["name"], "url": url, "engine": engine, "models": facts})
-            if listed:
-                listed[0]["default"] = document.get("default", "")
-        except (KeyError, TypeError, ValueError) as error:
-            raise SettingsError(f"GATEWAY_CATALOGUE={settings.catalogue}: not a catalogue: {error!r}") from None
-    for name, url in settings.backends.items():
-        listed = [item for item in listed if item["name"] != name]
-        listed.append({"name": name, "url": url, "engine": "openai", "models": []})
-    return listed
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        document: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"GATEWAY_CATALOGUE={path}: {error}; `make up` writes it anew") from None
-    return document
+def _on_demand(
+    settings: GatewaySettings, listed: Listed, catalogue: Catalogue, pool: Pool, metrics: GatewayMetrics
+) -> tuple[ManagedModels | None, Leases | None]:
+    """Return what is needed for models that the engines service loads, where there is one."""
+    if not settings.engines_url:
+        return None, None
+    engines = HttpEnginesService(pool, settings.engines_url, settings.engines_key)
+    managed = ManagedModels(engines, catalogue, listed.managed, default_fixed=bool(settings.default_model))
+    leases = Leases(engines, partial(OpenAICompatible, pool), managed.last_address, metrics, changed=managed.changed)
+    metrics.held.set_function(leases.held)
+    metrics.leases.set_function(lambda: len(leases.all()))
+    return managed, leases

@@ -5,8 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from services.gateway.control import ManagedModel
 from services.kit.errors import ModelNotFound
 
+ENGINES = "engines"
+"""The backend of every model that the engines service loads on demand."""
 DEFAULT_ALIAS = "default"
 _MAX_ALIAS_STEPS = 8
 
@@ -27,13 +30,15 @@ class ModelFacts:
     licence: str | None = None
     digest: str | None = None
     created: int = 0
+    missing: bool = False
+    """Its files are not on this machine: it has a name, but is not listed."""
 
     def merged(self, other: "ModelFacts") -> "ModelFacts":
         """Return these facts, completed by `other` where they are missing."""
         missing = {
             name: getattr(other, name)
             for name in self.__dataclass_fields__
-            if not getattr(self, name) and getattr(other, name)
+            if name != "missing" and not getattr(self, name) and getattr(other, name)
         }
         return replace(self, **missing)
 
@@ -46,6 +51,11 @@ class Target:
     upstream_id: str
     public_id: str
     facts: ModelFacts
+
+    @property
+    def managed(self) -> bool:
+        """Whether the engines service loads it on demand; `upstream_id` is then its recipe's id."""
+        return self.backend == ENGINES
 
 
 @dataclass(frozen=True)
@@ -88,8 +98,14 @@ class Catalogue:
             self._models[backend] = merged
             self._build()
 
+    def set_default(self, model: str) -> None:
+        """Change what `default` means."""
+        if model != self.default_model:
+            self.default_model = model
+            self._build()
+
     def entries(self) -> tuple[Entry, ...]:
-        """Return every model once, under its public id."""
+        """Return every model that can be used, once, under its public id."""
         return self._entries
 
     def resolve(self, name: str) -> Target:
@@ -139,6 +155,7 @@ class Catalogue:
         self._entries = tuple(
             Entry(target, tuple(sorted(n for n, t in names.items() if t is target and n != target.public_id)))
             for target in targets
+            if not target.facts.missing
         )
 
     def _follow(self, alias: str, names: Mapping[str, Target]) -> Target | None:
@@ -152,8 +169,8 @@ class Catalogue:
     def _default(self, names: Mapping[str, Target], targets: list[Target]) -> Target | None:
         if self.default_model:
             return names.get(self.default_model)
-        can_chat = (t for t in targets if not t.facts.capabilities or "chat" in t.facts.capabilities)
-        return next(can_chat, None)
+        here = (t for t in targets if not t.facts.missing)
+        return next((t for t in here if not t.facts.capabilities or "chat" in t.facts.capabilities), None)
 
 
 def facts_from_document(document: Mapping[str, Any]) -> ModelFacts:
@@ -162,6 +179,14 @@ def facts_from_document(document: Mapping[str, Any]) -> ModelFacts:
     for name in ("aliases", "capabilities"):
         values[name] = tuple(values.get(name, ()))
     return ModelFacts(**values)
+
+
+def facts_from_managed(model: ManagedModel) -> ModelFacts:
+    """Return facts from one line of the engines service's list."""
+    same = {
+        name: getattr(model, name) for name in ModelFacts.__dataclass_fields__ if name not in ("created", "missing")
+    }
+    return ModelFacts(**same, created=model.created or 0, missing=model.state == "missing")
 
 
 def facts_from_listing(item: Mapping[str, Any]) -> ModelFacts | None:

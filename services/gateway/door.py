@@ -1,21 +1,27 @@
 """What every route of the gateway needs, put together once: the composition root hands it around."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
 from services.gateway.backends import Backends
-from services.gateway.catalogue import Catalogue, Target
+from services.gateway.catalogue import ENGINES, Catalogue, Target
 from services.gateway.exchange import Exchange, Live
-from services.gateway.formats import AnswerFormat
+from services.gateway.formats import AnswerFormat, Forward
 from services.gateway.headers import request_headers
+from services.gateway.holding import SilentPatience
 from services.gateway.identity import Keys
+from services.gateway.leases import Leases
+from services.gateway.managed import ManagedModels
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.relay import Relay
 from services.gateway.settings import GatewaySettings
 from services.kit.asgi import Receive, Scope, Send
-from services.kit.errors import EngineUnreachable, ModelNotFound
+from services.kit.errors import EngineUnreachable, ModelNotFound, NotFound
 from services.kit.middleware import LOG_FIELDS, REQUEST_ID
 from services.kit.tracing import Tracer
+
+_WORTH_TELLING_S = 0.001
 
 
 @dataclass(slots=True)
@@ -29,21 +35,6 @@ class Call:
     body: bytes
 
 
-@dataclass(slots=True)
-class Forward:
-    """What is sent to the engine: always one of OpenAI's requests.
-
-    Args:
-        fields: the request's top-level fields as JSON bytes, for counting tokens where the engine does not.
-    """
-
-    path: str
-    body: bytes
-    operation: str
-    stream: bool
-    fields: dict[str, Any]
-
-
 @dataclass(frozen=True)
 class Door:
     """Keys, models, backends and the exchanges under way."""
@@ -55,6 +46,28 @@ class Door:
     live: Live
     metrics: GatewayMetrics
     tracer: Tracer | None
+    managed: ManagedModels | None
+    """None where there is no engines service."""
+    leases: Leases | None
+
+    async def start(self) -> None:
+        """Begin discovery; wait for the first answers, but not longer than a second."""
+        await asyncio.gather(self.backends.start(), *([self.managed.start()] if self.managed else []))
+
+    async def stop(self) -> None:
+        """End discovery and all leases."""
+        await self.backends.stop()
+        if self.leases is not None:
+            await self.leases.stop()
+        if self.managed is not None:
+            await self.managed.stop()
+
+    def checks(self) -> dict[str, str]:
+        """Return for each backend, and for the engines service, `ok` or what is wrong with it."""
+        checks = {b.name: "ok" if b.state == "ready" else b.message or b.state for b in self.backends.all()}
+        if self.managed is not None:
+            checks[ENGINES] = "ok" if self.managed.serves() else self.managed.message or self.managed.state
+        return checks
 
     async def resolve(self, name: str) -> Target:
         """Return where a model's name leads; backends are asked once more before it is called unknown.
@@ -66,10 +79,65 @@ class Door:
         try:
             return self.catalogue.resolve(name)
         except ModelNotFound:
-            await self.backends.look_again()
-        if not self.catalogue.entries() and (missing := self.backends.missing()):
+            await self.look_again()
+        if not self.catalogue.entries() and (missing := self.missing()):
             raise EngineUnreachable(f"no backend has named a model yet: {missing}; see `sparkstack status`")
         return self.catalogue.resolve(name)
+
+    def engines(self) -> ManagedModels:
+        """Return the engines service's models.
+
+        Raises:
+            NotFound: there is no such service.
+        """
+        if self.managed is None:
+            raise NotFound(
+                "this gateway has no engines service, so it can't load, unload, pull or delete models: set "
+                "GATEWAY_ENGINES_URL, or use the server's own commands"
+            )
+        return self.managed
+
+    async def load(self, model: str, keep_alive_s: float | None) -> None:
+        """Have a model loaded as a request would; `keep_alive_s` says how long it then stays without one.
+
+        Raises:
+            AppError: it can't be had.
+        """
+        self.engines()
+        assert self.leases is not None
+        lease = await self.leases.wait(model, SilentPatience())
+        self.leases.give_back(lease, keep_alive_s)
+
+    async def unload(self, model: str, *, force: bool = False) -> dict[str, Any]:
+        """Have a model unloaded when nobody holds it; an idle lease of ours does not stand in the way."""
+        engines = self.engines()
+        if self.leases is not None:
+            await self.leases.let_go(model)
+        answer = await engines.service.unload(model, force=force)
+        await engines.look_again(at_once=True)
+        return answer
+
+    async def look_again(self) -> None:
+        """Ask backends and engines service for their models, for at most a second."""
+        asked = [self.backends.look_again()]
+        if self.managed is not None:
+            asked.append(self.managed.look_again())
+        await asyncio.gather(*asked)
+
+    def missing(self) -> str:
+        """Return what is wrong with backends and engines service, in one line; empty where all is well."""
+        managed = self.managed
+        found = [self.backends.missing()]
+        if managed is not None and managed.state != "ready":
+            found.append(f"engines: {managed.message}")
+        return "; ".join(filter(None, found))
+
+    def state(self, target: Target) -> str:
+        """Return the state of a model: its own where it is loaded on demand, else its backend's."""
+        if target.managed:
+            assert self.managed is not None
+            return self.managed[target.upstream_id].state
+        return self.backends[target.backend].state
 
     async def relay(self, call: Call, target: Target, forward: Forward, answer_format: AnswerFormat) -> None:
         """Carry a request to its target and the answer back, and leave its figures for the log line.
@@ -87,11 +155,12 @@ class Door:
             call.send,
             settings=self.settings,
             backends=self.backends,
+            leases=self.leases,
             live=self.live,
             metrics=self.metrics,
         )
         try:
-            await relay.run(call.receive, forward.path, forward.body, headers)
+            await relay.run(call.receive, forward, headers)
         finally:
             call.scope[LOG_FIELDS].update(_figures(exchange))
 
@@ -104,6 +173,10 @@ def _figures(exchange: Exchange) -> dict[str, Any]:
         "stream": exchange.stream,
         "outcome": exchange.outcome,
     }
+    if exchange.target.managed and exchange.engine:
+        figures["engine"] = exchange.engine
+    if exchange.held_s >= _WORTH_TELLING_S:
+        figures["held_ms"] = round(exchange.held_s * 1000, 2)
     if exchange.error_code is not None:
         figures["error"] = exchange.error_code
     if exchange.first_token_s is not None:

@@ -1,6 +1,7 @@
 """What an engine's failure becomes for the client."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -10,12 +11,14 @@ from services.kit.errors import (
     ContextLengthExceeded,
     EngineError,
     EngineTimeout,
+    Internal,
     InvalidRequest,
     ModelLoading,
     ModelNotFound,
     Overloaded,
     RateLimited,
     UnsupportedParameter,
+    all_errors,
 )
 
 RETRY_AFTER_S = 1.0
@@ -58,6 +61,39 @@ def from_engine(status: int, body: bytes, retry_after: str | None, backend: str)
     if status < 500:
         return InvalidRequest(said, param=param)
     return EngineError(f"{backend} failed with {status}: {said}")
+
+
+def from_envelope(status: int, body: bytes, headers: Mapping[str, str], service: str) -> AppError:
+    """Return the error that another service of ours has answered with: its own class, sentence and waiting time."""
+    message, param, _ = _read(body)
+    if status in (401, 403):
+        return EngineError(f"{service} refused the gateway's own key: {message}; set GATEWAY_ENGINES_KEY")
+    kind = _by_code().get(_code(body))
+    retry = headers.get("Retry-After")
+    if kind is None or kind.status != status or kind is Internal:
+        return from_engine(status, body, retry, service)
+    retry_after_s = _seconds(retry) if retry is not None else None
+    if issubclass(kind, ModelLoading):
+        position, eta = headers.get("x-sparkstack-queue-position", ""), headers.get("x-sparkstack-eta-s")
+        return kind(
+            message,
+            param=param,
+            retry_after_s=retry_after_s,
+            queue_position=int(position) if position.isdecimal() else None,
+            eta_s=_seconds(eta) if eta is not None else None,
+        )
+    return kind(message, param=param, retry_after_s=retry_after_s)
+
+
+def _by_code() -> dict[str, type[AppError]]:
+    return {kind.code: kind for kind in all_errors() if kind.__module__.startswith("services.")}
+
+
+def _code(body: bytes) -> str:
+    try:
+        return str(msgspec.json.decode(body)["error"]["code"])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, KeyError, TypeError):
+        return ""
 
 
 def from_error_event(payload: bytes, backend: str) -> AppError:

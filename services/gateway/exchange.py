@@ -38,6 +38,14 @@ class Exchange:
     finish_reason: str | None = None
     outcome: Outcome = "ok"
     error_code: str | None = None
+    engine: str = ""
+    """What serves it, once that is known: llamacpp, vllm, openai for any other server."""
+    upstream_id: str = ""
+    """What the model is called there."""
+    held: bool = False
+    """It is waiting for its model to be loaded."""
+    held_s: float = 0.0
+    """How long it has waited for that."""
 
     @property
     def model(self) -> str:

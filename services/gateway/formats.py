@@ -1,10 +1,30 @@
-"""The port between the relay and the APIs: how an engine's answer is written for a client."""
+"""The port between the relay and the APIs: what is sent to an engine, how its answer is written for a client."""
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from services.gateway.exchange import Exchange
 from services.kit.errors import AppError
 from services.kit.openai import Answer
+
+
+@dataclass(slots=True)
+class Forward:
+    """What is sent to the engine: always one of OpenAI's requests.
+
+    Args:
+        encoded: returns the body for an engine that calls the model so.
+        fields: the request's top-level fields as JSON bytes, for counting tokens where the engine does not.
+        keep_alive_s: how long the model shall stay afterwards (0: not at all, -1: for good); None: as it is set.
+    """
+
+    path: str
+    encoded: Callable[[str], bytes]
+    operation: str
+    stream: bool
+    fields: dict[str, Any]
+    keep_alive_s: float | None = None
 
 
 class AnswerFormat(Protocol):

@@ -1,11 +1,13 @@
 """The hot routes: `/v1/chat/completions`, `/v1/completions` and `/v1/embeddings`, as raw ASGI callables."""
 
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from services.gateway.door import Call, Forward
+from services.gateway.door import Call
 from services.gateway.exchange import Exchange
+from services.gateway.formats import Forward
 from services.gateway.raw_route import RawRoute
 from services.gateway.requests import (
     Parsed,
@@ -15,7 +17,6 @@ from services.gateway.requests import (
     completion_reader,
     embedding_reader,
 )
-from services.gateway.tool_index import ToolIndex
 from services.gateway.usage import usage_document
 from services.kit.errors import AppError
 from services.kit.openai import Answer, ChatCompletionRequest, CompletionRequest, EmbeddingRequest, StreamOptions
@@ -23,17 +24,14 @@ from services.kit.sse import DONE, KEEP_ALIVE, encode_event, event_data
 
 
 class OpenAIFormat:
-    """Events go on as they came; three edits: usage that nobody asked for is left out, usage that the engine left
-    out is added, and tool-call deltas without an index get theirs.
-    """
+    """Events go on as they came but for usage: what nobody asked for is left out, what the engine left out added."""
 
     content_type = b"text/event-stream; charset=utf-8"
     keep_alive = KEEP_ALIVE
 
-    def __init__(self, *, usage_asked: bool, tools: bool) -> None:
+    def __init__(self, *, usage_asked: bool) -> None:
         self.ends_with_usage = usage_asked
         self._usage_sent = False
-        self._tool_index = ToolIndex() if tools else None
         self._last = b""
 
     def event(self, event: bytes, answer: Answer | None) -> bytes:
@@ -45,7 +43,7 @@ class OpenAIFormat:
         if answer.usage is not None and self.ends_with_usage:
             self._usage_sent = True
         self._last = event
-        return event if self._tool_index is None else self._tool_index.fix(event, answer)
+        return event
 
     def finish(self, exchange: Exchange) -> bytes:
         if self.ends_with_usage and not self._usage_sent:
@@ -73,14 +71,13 @@ class _OpenAIRoute(RawRoute):
         *,
         stream: bool = False,
         options: StreamOptions | None = None,
-        tools: bool = False,
     ) -> None:
         """Send the request on, for the model's own name and with usage asked for in streams."""
         target = await self.door.resolve(request.known.model)
         usage_asked = options is not None and bool(options.include_usage)
-        body = request.encoded(target.upstream_id, ask_usage=stream and not usage_asked)
-        forward = Forward(self.path, body, operation, stream, request.fields)
-        await self.door.relay(call, target, forward, OpenAIFormat(usage_asked=usage_asked, tools=tools))
+        encoded = partial(request.encoded, ask_usage=stream and not usage_asked)
+        forward = Forward(self.path, encoded, operation, stream, request.fields)
+        await self.door.relay(call, target, forward, OpenAIFormat(usage_asked=usage_asked))
 
 
 class ChatCompletions(_OpenAIRoute):
@@ -92,8 +89,7 @@ class ChatCompletions(_OpenAIRoute):
         request = chat_reader.read(call.body)
         known = request.known
         check_chat(known)
-        stream, tools = bool(known.stream), bool(known.tools)
-        await self.relay(call, request, "chat", stream=stream, options=known.stream_options, tools=tools)
+        await self.relay(call, request, "chat", stream=bool(known.stream), options=known.stream_options)
 
 
 class Completions(_OpenAIRoute):

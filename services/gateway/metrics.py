@@ -111,7 +111,28 @@ class GatewayMetrics:
             registry=registry,
         )
         self.in_flight = Gauge("gateway_requests_in_flight", "Requests being relayed now.", registry=registry)
+        self.held = Gauge(
+            "gateway_held_requests", "Requests that wait for their model to be loaded.", registry=registry
+        )
+        self.leases = Gauge("gateway_leases", "Leases on models' engines that are alive.", registry=registry)
+        self.lease_events = Counter(
+            "gateway_lease_events",
+            "What happened to leases: granted, released, draining, lapsed, lost, refused, none to be had (unleased).",
+            ["event"],
+            registry=registry,
+        )
+        self.load_wait = Histogram(
+            "gateway_load_wait_seconds",
+            "How long a request was held for its model, by how that ended: granted, sent away, refused, or left.",
+            [*_MODEL, "outcome"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self._models: dict[str, _ModelMetrics] = {}
+
+    def lease(self, event: str) -> None:
+        """Count something that happened to a lease."""
+        self.lease_events.labels(event).inc()
 
     def settle(self, exchange: Exchange, seconds: float) -> None:
         """Record an exchange that has ended."""

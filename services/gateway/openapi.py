@@ -20,6 +20,8 @@ _REQUESTS: dict[str, type[msgspec.Struct]] = {
     "/api/embed": ollama.EmbedRequest,
     "/api/embeddings": ollama.LegacyEmbedRequest,
     "/api/show": ollama.ShowRequest,
+    "/api/pull": ollama.PullRequest,
+    "/api/delete": ollama.DeleteRequest,
 }
 _EVENT_STREAM: dict[str, Any] = {
     "text/event-stream": {
@@ -39,6 +41,7 @@ _STREAMS = {
     "/v1/completions": _EVENT_STREAM,
     "/api/chat": _LINES,
     "/api/generate": _LINES,
+    "/api/pull": _LINES,
 }
 _ERROR_SCHEMA = {
     "type": "object",

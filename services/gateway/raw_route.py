@@ -25,7 +25,7 @@ class RawRoute:
         scope[ROUTE] = self.path
         client = self.door.keys.identify(scope)
         body = b""
-        if self.method == "POST":
+        if self.method != "GET":
             body = await read_body(scope, receive, self.door.settings.max_body_bytes, BODY_LIMIT)
         await self.answer(Call(scope, receive, send, client, body))
 

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from services.gateway.adapters.normaliser import normaliser_for
 from services.gateway.errors import from_error_event
 from services.gateway.exchange import Exchange, Live
 from services.gateway.formats import AnswerFormat
@@ -30,9 +31,18 @@ class AnswerReader:
         self._engine = engine
         self._splitter = EventSplitter()
         self._finished = False
+        self._normaliser = normaliser_for(exchange.engine, exchange)
 
-    def read_plain(self, body: bytes, content_type: str) -> None:
-        """Read a whole answer.
+    def request(self, body: bytes) -> bytes:
+        """Return the body as this engine can be asked.
+
+        Raises:
+            AppError: the engine can't do what is asked, and would not say so.
+        """
+        return body if self._normaliser is None else self._normaliser.request(body)
+
+    def read_plain(self, body: bytes, content_type: str) -> bytes:
+        """Read a whole answer; return it as every engine would have written it.
 
         Raises:
             AppError: it is an error after all, or no JSON.
@@ -44,7 +54,7 @@ class AnswerReader:
                 f"{self._engine} answered with {len(body)} bytes of {content_type} that are no JSON"
             ) from None
         if answer is None:
-            return
+            return body
         error = _error_of(answer)
         if error is not None:
             raise from_error_event(error, self._engine)
@@ -54,6 +64,7 @@ class AnswerReader:
             if answer.usage is None:
                 exchange.keep_text(_text_of(choice))
             exchange.finish_reason = choice.finish_reason or exchange.finish_reason
+        return body if self._normaliser is None else self._normaliser.plain(body, answer)
 
     def feed(self, chunk: bytes, now: float) -> tuple[bytes, AppError | None]:
         """Return what the client gets for the next bytes of a stream, and the failure behind it, if any.
@@ -99,6 +110,8 @@ class AnswerReader:
                 self._exchange.timings = answer.timings
             for choice in answer.choices:
                 self._choice(choice, now)
+            if self._normaliser is not None:
+                event, answer = self._normaliser.event(event, answer)
         return self._format.event(event, answer)
 
     def _answer(self, event: bytes, data: bytes) -> Answer | None:

@@ -11,23 +11,32 @@ from collections.abc import Mapping
 
 import aiohttp
 
+from services.gateway.adapters.openai_compatible import OpenAICompatible
 from services.gateway.backends import Backends
-from services.gateway.errors import from_engine
+from services.gateway.control import Progress
+from services.gateway.demands import Patience
 from services.gateway.exchange import Exchange, Live
-from services.gateway.formats import AnswerFormat
+from services.gateway.formats import AnswerFormat, Forward
 from services.gateway.headers import response_headers
+from services.gateway.holding import BoundedPatience, LeaseHolder, SilentPatience, TalkingPatience
+from services.gateway.leases import Leases
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.reading import AnswerReader
+from services.gateway.refusals import read_briefly, read_refusal
 from services.gateway.settings import GatewaySettings
 from services.gateway.usage import count_usage, estimate_usage
-from services.kit.asgi import Receive, Send, send_response
-from services.kit.errors import AppError, EngineInvalidResponse, EngineTimeout, EngineUnreachable
+from services.kit.asgi import Headers, Receive, Send, send_response
+from services.kit.errors import (
+    AppError,
+    EngineInvalidResponse,
+    EngineTimeout,
+    EngineUnreachable,
+    ModelLoading,
+    waiting_headers,
+)
 
-_MAX_ERROR_BYTES = 256 * 1024
 _MAX_PLAIN_BYTES = 512 * 1024 * 1024
 _LAST_BYTES_S = 1.0
-_BRIEFLY_S = 0.5
-"""For the body of a refusal: the client learns of a 429 within a second, whatever the engine does."""
 
 
 class Relay:
@@ -41,6 +50,7 @@ class Relay:
         *,
         settings: GatewaySettings,
         backends: Backends,
+        leases: Leases | None,
         live: Live,
         metrics: GatewayMetrics,
     ) -> None:
@@ -49,12 +59,18 @@ class Relay:
         self._send = send
         self._settings = settings
         self._backends = backends
-        self._backend = backends[exchange.target.backend]
+        self._holder = LeaseHolder(exchange, leases, metrics) if exchange.target.managed and leases else None
         self._live = live
         self._metrics = metrics
+        self._name = exchange.target.backend
+        self._api: OpenAICompatible | None = None
+        """The engine that has got the request; None before one has."""
+        self._asked_at = 0.0
         self._response: aiohttp.ClientResponse | None = None
-        self._reader = AnswerReader(exchange, answer_format, live, self._backend.name)
+        self._reader: AnswerReader
         self._head_sent = False
+        self._answered = False
+        """The client has got a byte of an answer: from here on there is no second try."""
         self._ended = False
         self._interruption: AppError | str | None = None
         self._task: asyncio.Task[None] | None = None
@@ -62,7 +78,7 @@ class Relay:
         self._active_at = 0.0
         self._sending = False
 
-    async def run(self, receive: Receive, path: str, body: bytes, headers: Mapping[str, str]) -> None:
+    async def run(self, receive: Receive, forward: Forward, headers: Mapping[str, str]) -> None:
         """Send the request upstream and the answer down; settle the usage whatever happens.
 
         Raises:
@@ -73,11 +89,14 @@ class Relay:
         watcher = asyncio.create_task(self._watch_client(receive, task))
         self._live.begin(self._exchange)
         try:
-            await self._relay(path, body, headers)
+            if self._holder is None:
+                await self._relay_to_backend(forward, headers)
+            else:
+                await self._relay_leased(self._holder, forward, headers)
         except asyncio.CancelledError:
             self._exchange.outcome = "cancelled"
             if self._interruption is None:  # the server itself is ending: no time to ask anyone
-                estimate_usage(self._exchange)
+                self._estimate()
                 raise
             task.uncancel()
             await self._interrupted()
@@ -86,39 +105,71 @@ class Relay:
         finally:
             self._ended = True
             watcher.cancel()
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+            self._disarm()
             self._close_upstream()
-            await self._settle()
+            try:
+                await self._settle()
+            finally:
+                if self._holder is not None:
+                    self._holder.give_back(forward.keep_alive_s)
 
-    async def _relay(self, path: str, body: bytes, headers: Mapping[str, str]) -> None:
-        settings = self._settings
-        bound = settings.first_token_timeout_s if self._exchange.stream else settings.plain_head_timeout_s
-        response = self._response = await self._backend.api.open(path, body, headers, bound)
+    # Where it goes
+
+    async def _relay_to_backend(self, forward: Forward, headers: Mapping[str, str]) -> None:
+        exchange = self._exchange
+        backend = self._backends[exchange.target.backend]
+        exchange.engine, exchange.upstream_id = backend.engine, exchange.target.upstream_id
+        await self._relay(backend.name, backend.api, forward, headers)
+
+    async def _relay_leased(self, holder: LeaseHolder, forward: Forward, headers: Mapping[str, str]) -> None:
+        """Relay to the engine that a lease names; one that is lost before a byte of its answer has a successor."""
+        lease = await holder.take(self._patience)
+        try:
+            await self._relay(lease.name, lease.api, forward, headers)
+        except EngineUnreachable as error:
+            if self._answered or self._exchange.deltas:
+                raise
+            self._disarm()
+            self._close_upstream()
+            self._response = self._api = None
+            lease = await holder.replace(error.message, self._patience)
+            await self._relay(lease.name, lease.api, forward, headers)
+
+    def _patience(self) -> Patience:
+        if not self._exchange.stream:
+            return BoundedPatience(self._settings.load_wait_s)
+        if not self._format.keep_alive:
+            return SilentPatience()
+        return TalkingPatience(self._exchange.model, self._say_why, self._settings.keep_alive_s)
+
+    async def _say_why(self, comment: bytes, progress: Progress) -> None:
+        if not self._head_sent:
+            await self._send_head(waiting_headers(progress.position, progress.eta_s))
+        await self._send_part(comment)
+
+    # What comes back
+
+    async def _relay(self, name: str, api: OpenAICompatible, forward: Forward, headers: Mapping[str, str]) -> None:
+        settings, exchange = self._settings, self._exchange
+        self._name, self._api = name, api
+        self._reader = AnswerReader(exchange, self._format, self._live, self._name)
+        self._asked_at = time.monotonic()
+        bound = settings.first_token_timeout_s if exchange.stream else settings.plain_head_timeout_s
+        body = self._reader.request(forward.encoded(exchange.upstream_id))
+        response = self._response = await api.open(forward.path, body, headers, bound)
         if response.status != 200:
             raise await self._refusal(response)
-        if self._exchange.stream:
+        if exchange.stream:
             await self._relay_stream(response)
         else:
             await self._relay_plain(response)
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> AppError:
-        body = await self._read_briefly(response)
-        if response.status < 400:
-            return EngineInvalidResponse(f"{self._backend.name} answered with status {response.status}")
-        return from_engine(response.status, body, response.headers.get("Retry-After"), self._backend.name)
-
-    async def _read_briefly(self, response: aiohttp.ClientResponse) -> bytes:
-        """Return what comes at once of a body that is not relayed; what is known without it tells enough."""
-        body = b""
-        try:
-            async with asyncio.timeout(_BRIEFLY_S):
-                while len(body) < _MAX_ERROR_BYTES and (chunk := await response.content.readany()):
-                    body += chunk
-        except (TimeoutError, aiohttp.ClientError, ConnectionError):
-            pass
-        return body
+        error = await read_refusal(response, self._name)
+        if self._holder is not None and (response.status in (401, 403) or isinstance(error, ModelLoading)):
+            # It was ready and took our key when it was leased: another process has its port now.
+            return EngineUnreachable(f"{self._name} is not the engine that was leased: {error.message}")
+        return error
 
     # Plain answers
 
@@ -132,12 +183,12 @@ class Relay:
                 parts.append(chunk)
                 size += len(chunk)
                 if size > _MAX_PLAIN_BYTES:
-                    raise EngineInvalidResponse(f"{self._backend.name} answered with over {_MAX_PLAIN_BYTES:,} bytes")
+                    raise EngineInvalidResponse(f"{self._name} answered with over {_MAX_PLAIN_BYTES:,} bytes")
         except (aiohttp.ClientError, ConnectionError):
             raise self._lost() from None
         body = b"".join(parts)
-        self._reader.read_plain(body, response.content_type)
-        self._head_sent = self._sending = True
+        body = self._reader.read_plain(body, response.content_type)
+        self._head_sent = self._answered = self._sending = True
         self._ended = True
         headers = [(b"content-type", b"application/json"), *response_headers(response.raw_headers)]
         await send_response(self._send, 200, headers, self._format.plain(body, self._exchange))
@@ -146,13 +197,14 @@ class Relay:
 
     async def _relay_stream(self, response: aiohttp.ClientResponse) -> None:
         if response.content_type != "text/event-stream":
-            body = await self._read_briefly(response)
+            body = await read_briefly(response)
             if response.content_type == "application/json":
                 self._reader.read_plain(body, response.content_type)
             raise EngineInvalidResponse(
-                f"{self._backend.name} answered a stream with {response.content_type}, not text/event-stream"
+                f"{self._name} answered a stream with {response.content_type}, not text/event-stream"
             )
-        await self._send_head(response)
+        if not self._head_sent:
+            await self._send_head(response_headers(response.raw_headers))
         try:
             while not self._reader.begun:
                 await self._forward(await self._read_before_first_token(response.content))
@@ -162,24 +214,25 @@ class Relay:
         except (aiohttp.ClientError, ConnectionError):
             raise self._lost() from None
         if self._exchange.usage is None and self._format.ends_with_usage:
-            await count_usage(self._exchange, self._backend.api)
+            assert self._api is not None
+            await count_usage(self._exchange, self._api)
         await self._send_last(self._format.finish(self._exchange))
         await self._read_to_end(response)
 
-    async def _send_head(self, response: aiohttp.ClientResponse) -> None:
+    async def _send_head(self, more: Headers) -> None:
         self._head_sent = True
         headers = [
             (b"content-type", self._format.content_type),
             (b"cache-control", b"no-cache"),
             (b"x-accel-buffering", b"no"),
-            *response_headers(response.raw_headers),
+            *more,
         ]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def _read_before_first_token(self, content: aiohttp.StreamReader) -> bytes:
         """Return the next bytes; meanwhile keep the client's connection alive, up to the bound of rule 1."""
         bound = self._settings.first_token_timeout_s
-        deadline = self._exchange.started + bound
+        deadline = self._asked_at + bound
         while (left := deadline - time.monotonic()) > 0:
             try:
                 async with asyncio.timeout(min(self._settings.keep_alive_s, left)):
@@ -187,12 +240,13 @@ class Relay:
             except TimeoutError:
                 if self._format.keep_alive:
                     await self._send_part(self._format.keep_alive)
-        raise EngineTimeout(f"{self._backend.name} sent no token within {bound:g} s (GATEWAY_FIRST_TOKEN_TIMEOUT_S)")
+        raise EngineTimeout(f"{self._name} sent no token within {bound:g} s (GATEWAY_FIRST_TOKEN_TIMEOUT_S)")
 
     async def _forward(self, chunk: bytes) -> None:
         self._active_at = now = time.monotonic()
         out, failure = self._reader.feed(chunk, now)
         if out:  # what came before a failure belongs to the client
+            self._answered = True
             await self._send_part(out)
         if failure is not None:
             raise failure
@@ -252,7 +306,7 @@ class Relay:
 
     def _silent(self, bound: float) -> EngineTimeout:
         return EngineTimeout(
-            f"{self._backend.name} fell silent in the middle of the answer for {bound:g} s (GATEWAY_IDLE_TIMEOUT_S)"
+            f"{self._name} fell silent in the middle of the answer for {bound:g} s (GATEWAY_IDLE_TIMEOUT_S)"
         )
 
     async def _interrupted(self) -> None:
@@ -266,14 +320,17 @@ class Relay:
         self._exchange.outcome = "failed"
         self._exchange.error_code = error.code
         if isinstance(error, EngineUnreachable):
-            self._backends.lost(self._backend.name)
+            if self._holder is None:
+                self._backends.lost(self._exchange.target.backend)
+            else:
+                self._holder.lost(error.message)
         if not self._head_sent:
             raise error
         await self._send_last(self._format.error(error))
 
     def _lost(self) -> EngineUnreachable:
         return EngineUnreachable(
-            f"the connection to {self._backend.name} was lost in the middle of the answer, which is incomplete; "
+            f"the connection to {self._name} was lost in the middle of the answer, which is incomplete; "
             "ask again, or see `sparkstack status`"
         )
 
@@ -281,12 +338,22 @@ class Relay:
         if self._response is not None:
             self._response.close()
 
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _estimate(self) -> None:
+        if self._api is not None:
+            estimate_usage(self._exchange)
+
     async def _settle(self) -> None:
+        """Account for the exchange; what no engine has got has used nothing."""
         exchange = self._exchange
         try:
-            if exchange.usage is None and (exchange.outcome != "failed" or self._head_sent):
+            if exchange.usage is None and self._api is not None and (exchange.outcome != "failed" or self._head_sent):
                 try:
-                    await count_usage(exchange, self._backend.api)
+                    await count_usage(exchange, self._api)
                 except asyncio.CancelledError:
                     estimate_usage(exchange)
         finally:

@@ -8,12 +8,14 @@ from typing import Any
 import psutil
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import FileResponse, Response
+from pydantic import BaseModel
 
 from services import __version__
-from services.gateway.catalogue import DEFAULT_ALIAS, Entry
+from services.gateway import models
+from services.gateway.catalogue import DEFAULT_ALIAS, ENGINES
 from services.gateway.door import Door
 from services.gateway.exchange import Exchange
-from services.kit.errors import NotFound
+from services.kit.errors import ModelNotPulled, NotFound
 
 _PAGE = Path(__file__).parent / "page"
 _PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -26,7 +28,6 @@ _PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_OWNED_BY = "sparkstack"
 
 
 def door_of(request: Request) -> Door:
@@ -52,7 +53,42 @@ keyed = APIRouter(dependencies=[Depends(identify)])
 async def list_models(request: Request) -> dict[str, Any]:
     """Answers from memory whatever is broken behind it; `sparkstack` holds what OpenAI's form has no field for."""
     door = door_of(request)
-    return {"object": "list", "data": [_model(door, entry) for entry in door.catalogue.entries()]}
+    return {"object": "list", "data": [models.listed(door, entry) for entry in door.catalogue.entries()]}
+
+
+class LoadRequest(BaseModel):
+    """`pin`: it is not unloaded for another model; `wait`: the answer comes when it is loaded."""
+
+    pin: bool = False
+    wait: bool = False
+
+
+class UnloadRequest(BaseModel):
+    """`force`: at once, also where requests are in flight."""
+
+    force: bool = False
+
+
+# Before the route of one model, whose path has room for theirs: a wrong method is told the right one.
+@keyed.post("/v1/models/{model:path}/load", tags=["stack"], summary="Load a model, and keep it loaded")
+async def load_model(request: Request, model: str, asked: LoadRequest | None = None) -> dict[str, Any]:
+    """Of models that the engines service loads; answers with what that service says."""
+    door = door_of(request)
+    asked = asked or LoadRequest()
+    name = models.loadable(model, await door.resolve(model))
+    engines = door.engines()
+    answer = await engines.service.load(name, pin=asked.pin, wait=asked.wait)
+    await engines.look_again(at_once=True)
+    return answer
+
+
+@keyed.post("/v1/models/{model:path}/unload", tags=["stack"], summary="Unload a model when nobody uses it")
+async def unload_model(request: Request, model: str, asked: UnloadRequest | None = None) -> dict[str, Any]:
+    """Of models that the engines service loads; answers with what that service says."""
+    door = door_of(request)
+    asked = asked or UnloadRequest()
+    name = models.loadable(model, await door.resolve(model))
+    return await door.unload(name, force=asked.force)
 
 
 @keyed.get("/v1/models/{model:path}", tags=["openai"], summary="One model, by id or alias")
@@ -60,25 +96,12 @@ async def get_model(request: Request, model: str) -> dict[str, Any]:
     """Answers with the model's own id, also where an alias was asked for."""
     door = door_of(request)
     target = door.catalogue.resolve(model)
-    return next(_model(door, entry) for entry in door.catalogue.entries() if entry.target is target)
-
-
-def _model(door: Door, entry: Entry) -> dict[str, Any]:
-    facts = entry.target.facts
-    backend = door.backends[entry.target.backend]
-    return {
-        "id": entry.target.public_id,
-        "object": "model",
-        "created": facts.created,
-        "owned_by": _OWNED_BY,
-        "sparkstack": {
-            "state": backend.state,
-            "backend": backend.name,
-            "aliases": list(entry.aliases),
-            "capabilities": list(facts.capabilities),
-            "context_tokens": facts.context_tokens,
-        },
-    }
+    for entry in door.catalogue.entries():
+        if entry.target is target:
+            return models.listed(door, entry)
+    raise ModelNotPulled(
+        f"{model} is not on this machine; `sparkstack pull {target.upstream_id}` gets it", param="model"
+    )
 
 
 @keyed.get("/status", tags=["stack"], summary="Models, memory, live requests and rates: what the page shows")
@@ -89,15 +112,15 @@ async def status(request: Request) -> dict[str, Any]:
     requests_per_s, tokens_per_s = door.live.rates()
     totals = door.live.totals
     entries = door.catalogue.entries()
+    checks = door.checks()
     return {
         "version": __version__,
         "uptime_s": round(time.monotonic() - request.app.state.started_at, 1),
-        "ready": any(backend.state == "ready" for backend in door.backends.all()),
+        "ready": "ok" in checks.values(),
         "default_model": next((e.target.public_id for e in entries if DEFAULT_ALIAS in e.aliases), None),
-        "models": [_model_status(door, entry) for entry in entries],
-        "backends": [
-            {"name": b.name, "url": b.api.url, "state": b.state, "message": b.message} for b in door.backends.all()
-        ],
+        "models": [models.shown(door, entry) for entry in entries],
+        "not_pulled": [] if door.managed is None else [m.id for m in door.managed.all() if m.state == "missing"],
+        "backends": _backends(door),
         "memory": memory,
         "live": [_exchange(exchange) for exchange in door.live],
         "rates": {"requests_per_s": round(requests_per_s, 2), "tokens_per_s": round(tokens_per_s, 1)},
@@ -120,22 +143,13 @@ def _memory() -> dict[str, int]:
     }
 
 
-def _model_status(door: Door, entry: Entry) -> dict[str, Any]:
-    facts = entry.target.facts
-    backend = door.backends[entry.target.backend]
-    return {
-        "id": entry.target.public_id,
-        "state": backend.state,
-        "backend": backend.name,
-        "engine": backend.engine,
-        "aliases": list(entry.aliases),
-        "capabilities": list(facts.capabilities),
-        "context_tokens": facts.context_tokens,
-        "size_bytes": facts.size_bytes,
-        "parameters": facts.parameters,
-        "quantization": facts.quantization,
-        "requests_in_flight": door.live.in_flight(entry.target.public_id),
-    }
+def _backends(door: Door) -> list[dict[str, Any]]:
+    found = [{"name": b.name, "url": b.api.url, "state": b.state, "message": b.message} for b in door.backends.all()]
+    managed = door.managed
+    if managed is not None:
+        url = managed.service.url
+        found.insert(0, {"name": ENGINES, "url": url, "state": managed.state, "message": managed.message})
+    return found
 
 
 def _exchange(exchange: Exchange) -> dict[str, Any]:
@@ -146,12 +160,18 @@ def _exchange(exchange: Exchange) -> dict[str, Any]:
         "model": exchange.model,
         "operation": exchange.operation,
         "stream": exchange.stream,
-        "phase": "waiting" if exchange.first_token_at is None else "streaming",
+        "phase": _phase(exchange),
         "seconds": round(seconds, 2),
         "tokens": exchange.deltas,
         "tokens_per_s": round(1 / per_token_s, 1) if per_token_s else 0.0,
         "client": exchange.client,
     }
+
+
+def _phase(exchange: Exchange) -> str:
+    if exchange.held:
+        return "held"
+    return "waiting" if exchange.first_token_at is None else "streaming"
 
 
 @public.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)

@@ -46,6 +46,13 @@ class GatewaySettings(ServiceSettings):
     )
     backend_keys: Pairs = Field(default_factory=dict, description="NAME=KEY by comma: keys that these servers want")
     catalogue: Path | None = Field(None, description="catalogue.json with backends and model facts (made by up)")
+    engines_url: str = Field("", description="address of the engines service, which loads models on demand")
+    engines_key: str = Field("", description="key that the engines service wants")
+    load_wait_s: float = Field(
+        60,
+        ge=0,
+        description="plain requests: how long one is held while its model is loaded; then 503 with Retry-After",
+    )
     aliases: Pairs = Field(default_factory=dict, description="ALIAS=MODEL by comma")
     default_model: str = Field("", description="model behind the alias `default` (empty: the first chat model)")
     connect_timeout_s: float = Field(5, gt=0, description="bound for a connection to an engine")
@@ -95,6 +102,17 @@ class GatewaySettings(ServiceSettings):
     @classmethod
     def _backends(cls, value: dict[str, str]) -> dict[str, str]:
         return {name: backend_url(name, url) for name, url in value.items()}
+
+    @field_validator("engines_url")
+    @classmethod
+    def _engines_url(cls, value: str) -> str:
+        return backend_url("engines", value) if value else ""
+
+    @model_validator(mode="after")
+    def _one_engines(self) -> "GatewaySettings":
+        if self.engines_url and "engines" in self.backends:
+            raise ValueError("a backend can't be called engines beside GATEWAY_ENGINES_URL: give it another name")
+        return self
 
     @model_validator(mode="after")
     def _no_open_door(self) -> "GatewaySettings":

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from services.kit.openai import Answer
+from services.kit.openai import Answer, read_answer
 from services.kit.sse import encode_event, event_data
 
 
@@ -18,16 +18,23 @@ class ToolIndex:
     def __init__(self) -> None:
         self._last: dict[int, int] = {}
 
-    def fix(self, event: bytes, answer: Answer) -> bytes:
+    def request(self, body: bytes) -> bytes:
+        return body
+
+    def plain(self, body: bytes, answer: Answer) -> bytes:
+        return body
+
+    def event(self, event: bytes, answer: Answer) -> tuple[bytes, Answer | None]:
         """Return the event, rewritten only where an index is missing."""
         if all(call.index is not UNSET for choice in answer.choices for call in self._calls(choice)):
-            return event
+            return event, answer
         document = msgspec.json.decode(event_data(event) or b"{}")
         for choice in document["choices"]:
             number = choice.get("index", 0)
             for call in (choice.get("delta") or {}).get("tool_calls") or ():
                 self._number(number, call)
-        return encode_event(msgspec.json.encode(document))
+        data = msgspec.json.encode(document)
+        return encode_event(data), read_answer(data)
 
     def _number(self, choice: int, call: dict[str, Any]) -> None:
         last = self._last.get(choice, -1)

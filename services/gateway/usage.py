@@ -16,11 +16,11 @@ async def count_usage(exchange: Exchange, api: OpenAICompatible) -> None:
     """Set the exchange's usage by the engine's tokenizer, or by an estimate where it has none."""
     generated = "".join(exchange.text)
     prompt = await _prompt_text(exchange, api)
-    prompt_tokens = await api.count_tokens(exchange.target.upstream_id, prompt) if prompt else 0
+    prompt_tokens = await api.count_tokens(exchange.upstream_id, prompt) if prompt else 0
     if prompt_tokens is None:
         estimate_usage(exchange)
         return
-    completion_tokens = await api.count_tokens(exchange.target.upstream_id, generated) if generated else 0
+    completion_tokens = await api.count_tokens(exchange.upstream_id, generated) if generated else 0
     if completion_tokens is None:
         completion_tokens = exchange.deltas
         exchange.usage_source = "estimate"
@@ -52,7 +52,7 @@ def usage_document(exchange: Exchange) -> dict[str, Any]:
 async def _prompt_text(exchange: Exchange, api: OpenAICompatible) -> str:
     messages = exchange.fields.get("messages")
     if messages is not None:
-        templated = await api.apply_template(exchange.target.upstream_id, msgspec.Raw(messages))
+        templated = await api.apply_template(exchange.upstream_id, msgspec.Raw(messages))
         if templated is not None:
             return templated
     return _plain_prompt(exchange)

@@ -1,8 +1,8 @@
 """The few things that the hot routes need of ASGI: read a body within bounds, send a whole response."""
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
 
 from services.kit.errors import BodyTooLarge, RequestTimeout
 
@@ -10,6 +10,8 @@ Scope = dict[str, Any]
 Receive = Any
 Send = Any
 Headers = Iterable[tuple[bytes, bytes]]
+
+T = TypeVar("T")
 
 DRAIN_MAX_BYTES = 64 * 1024 * 1024
 DRAIN_MAX_S = 5.0
@@ -87,6 +89,30 @@ def _too_large(size: int, max_bytes: int, setting: str) -> BodyTooLarge:
     return BodyTooLarge(
         f"the request body has at least {size:,} bytes, the limit is {max_bytes:,}; send less, or raise {setting}"
     )
+
+
+async def unless_client_leaves(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` returns; it is cancelled when the client leaves. The request's body has been read.
+
+    Raises:
+        ClientLeft: it left first.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_until_left(receive))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientLeft
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _until_left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def send_response(send: Send, status: int, headers: Headers, body: bytes) -> None:

@@ -4,8 +4,8 @@ import datetime
 import hashlib
 from typing import Any
 
-from services.gateway.backends import Backend
 from services.gateway.catalogue import Entry, ModelFacts, Target
+from services.gateway.control import ManagedModel
 
 API_VERSION = "0.32.15"
 """The version of Ollama whose API this is; clients ask before they use newer fields."""
@@ -27,23 +27,29 @@ def listed(entry: Entry) -> dict[str, Any]:
     }
 
 
-def running(entry: Entry) -> dict[str, Any]:
-    """Return one model of `/api/ps`."""
+def running(entry: Entry, managed: ManagedModel | None) -> dict[str, Any]:
+    """Return one model of `/api/ps`; of models that the engines service has not loaded little is known.
+
+    A model that is in use, or pinned, has no end.
+    """
     facts = entry.target.facts
+    held = managed.held_bytes or 0 if managed is not None else 0
+    ends = managed.expires_at if managed is not None else None
     return {
         **{key: value for key, value in listed(entry).items() if key != "modified_at"},
-        "expires_at": _FOREVER,
-        "size_vram": 0,
+        "size": held or facts.size_bytes or 0,
+        "expires_at": _FOREVER if ends is None else _time(ends),
+        "size_vram": held if managed is not None and managed.on_gpu else 0,
         "context_length": facts.context_tokens or 0,
     }
 
 
-def shown(target: Target, backend: Backend) -> dict[str, Any]:
+def shown(target: Target) -> dict[str, Any]:
     """Return the answer of `/api/show`."""
     facts = target.facts
     family = facts.family or "unknown"
     return {
-        "modelfile": f"# served by {backend.name} as {target.upstream_id}\nFROM {target.public_id}\n",
+        "modelfile": f"# served by {target.backend} as {target.upstream_id}\nFROM {target.public_id}\n",
         "parameters": "",
         "template": "",
         "license": facts.licence or "",
@@ -98,5 +104,5 @@ def _size_label(parameters: int | None) -> str:
     return str(parameters)
 
 
-def _time(created: int) -> str:
-    return datetime.datetime.fromtimestamp(created, datetime.UTC).isoformat().replace("+00:00", "Z")
+def _time(unix_s: float) -> str:
+    return datetime.datetime.fromtimestamp(unix_s, datetime.UTC).isoformat().replace("+00:00", "Z")

@@ -105,6 +105,34 @@ class ShowRequest(Struct, kw_only=True):
     verbose: bool | None = None
 
 
+class PullRequest(Struct, kw_only=True):
+    """`POST /api/pull`; older clients send `name`."""
+
+    model: str = ""
+    name: str = ""
+    insecure: bool | None = None
+    stream: bool | None = True
+
+
+class DeleteRequest(Struct, kw_only=True):
+    """`DELETE /api/delete`; older clients send `name`."""
+
+    model: str = ""
+    name: str = ""
+
+
+def named(request: ShowRequest | PullRequest | DeleteRequest) -> str:
+    """Return which model is meant.
+
+    Raises:
+        InvalidRequest: none.
+    """
+    name = request.model or request.name
+    if not name:
+        raise InvalidRequest("model: which one? GET /api/tags lists them", param="model")
+    return name
+
+
 def chat_body(request: ChatRequest) -> dict[str, Any]:
     """Return the chat completion that a chat asks for."""
     messages = _messages(request.messages or [])

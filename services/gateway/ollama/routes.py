@@ -1,14 +1,13 @@
 """The routes under `/api`. Their errors are Ollama's: `{"error": "a sentence"}` with the usual status."""
 
-from typing import Any
-
 import msgspec
 
-from services.gateway.catalogue import Target
-from services.gateway.door import Call, Forward
-from services.gateway.formats import AnswerFormat
+from services.gateway.control import SERVING
+from services.gateway.door import Call
+from services.gateway.models import managed
 from services.gateway.ollama import models
-from services.gateway.ollama.answers import EmbedFormat, OllamaFormat, loaded
+from services.gateway.ollama.answers import OllamaFormat
+from services.gateway.ollama.files import Delete, Pull
 from services.gateway.ollama.requests import (
     ChatRequest,
     EmbedRequest,
@@ -16,17 +15,12 @@ from services.gateway.ollama.requests import (
     LegacyEmbedRequest,
     ShowRequest,
     chat_body,
-    embed_body,
     generate_body,
+    named,
 )
-from services.gateway.raw_route import RawRoute
+from services.gateway.ollama.route import OllamaRoute, send_json
 from services.gateway.requests import RequestReader
-from services.kit.asgi import Send, send_response
-from services.kit.errors import AppError, InvalidRequest
-
-_JSON = [(b"content-type", b"application/json")]
-_COUNTED: tuple[str, ...] = ("messages", "prompt", "input")
-"""Fields whose tokens are counted where the engine does not."""
+from services.kit.errors import AppError
 
 
 def error_body(path: str, error: AppError) -> bytes:
@@ -34,43 +28,6 @@ def error_body(path: str, error: AppError) -> bytes:
     if path.startswith("/api/"):
         return msgspec.json.encode({"error": error.message})
     return error.body()
-
-
-class OllamaRoute(RawRoute):
-    """What the routes that relay share."""
-
-    async def resolve(self, name: str) -> Target:
-        """Return where a name leads; Ollama's clients may add `:latest` to any name."""
-        return await self.door.resolve(name.removesuffix(":latest"))
-
-    async def relay(
-        self, call: Call, name: str, operation: str, path: str, document: dict[str, Any], answer_format: AnswerFormat
-    ) -> None:
-        """Send a translated request on."""
-        target = await self.resolve(name)
-        body = msgspec.json.encode({"model": target.upstream_id, **document})
-        fields = {key: msgspec.json.encode(document[key]) for key in _COUNTED if key in document}
-        forward = Forward(path, body, operation, bool(document.get("stream")), fields)
-        await self.door.relay(call, target, forward, answer_format)
-
-    async def embed(self, call: Call, request: EmbedRequest, *, legacy: bool) -> None:
-        """Answer with vectors; nothing to embed only makes sure that the model is there, as with Ollama."""
-        if not request.input:
-            await self.resolve(request.model)
-            empty = {"embedding": []} if legacy else {"model": request.model, "embeddings": []}
-            await _send_json(call.send, empty)
-            return
-        answer_format = EmbedFormat(request.model, legacy=legacy)
-        await self.relay(call, request.model, "embeddings", "/v1/embeddings", embed_body(request), answer_format)
-
-    async def load(self, call: Call, name: str, keep_alive: float | str | None, *, chat: bool) -> None:
-        """Answer a request without a prompt: is the model there?"""
-        await self.resolve(name)
-        await _send_json(call.send, loaded(name, chat=chat, reason=_load_reason(keep_alive)))
-
-
-async def _send_json(send: Send, document: Any) -> None:
-    await send_response(send, 200, _JSON, msgspec.json.encode(document))
 
 
 class Chat(OllamaRoute):
@@ -86,7 +43,7 @@ class Chat(OllamaRoute):
             return
         answer_format = OllamaFormat(request.model, chat=True)
         path, document = "/v1/chat/completions", chat_body(request)
-        await self.relay(call, request.model, "chat", path, document, answer_format)
+        await self.relay(call, request.model, "chat", path, document, answer_format, request.keep_alive)
 
 
 class Generate(OllamaRoute):
@@ -103,7 +60,7 @@ class Generate(OllamaRoute):
         path, document = generate_body(request)
         answer_format = OllamaFormat(request.model, chat=False)
         operation = "chat" if path.startswith("/v1/chat") else "text_completion"
-        await self.relay(call, request.model, operation, path, document, answer_format)
+        await self.relay(call, request.model, operation, path, document, answer_format, request.keep_alive)
 
 
 class Embed(OllamaRoute):
@@ -124,7 +81,8 @@ class LegacyEmbeddings(OllamaRoute):
 
     async def answer(self, call: Call) -> None:
         request = self._reader.read(call.body).known
-        await self.embed(call, EmbedRequest(model=request.model, input=request.prompt), legacy=True)
+        asked = EmbedRequest(model=request.model, input=request.prompt, keep_alive=request.keep_alive)
+        await self.embed(call, asked, legacy=True)
 
 
 class Show(OllamaRoute):
@@ -135,11 +93,8 @@ class Show(OllamaRoute):
 
     async def answer(self, call: Call) -> None:
         request = self._reader.read(call.body).known
-        name = request.model or request.name
-        if not name:
-            raise InvalidRequest("model: which one? GET /api/tags lists them", param="model")
-        target = await self.resolve(name)
-        await _send_json(call.send, models.shown(target, self.door.backends[target.backend]))
+        target = await self.resolve(named(request))
+        await send_json(call.send, models.shown(target))
 
 
 class Tags(OllamaRoute):
@@ -149,22 +104,20 @@ class Tags(OllamaRoute):
     method = "GET"
 
     async def answer(self, call: Call) -> None:
-        await _send_json(call.send, {"models": [models.listed(entry) for entry in self.door.catalogue.entries()]})
+        await send_json(call.send, {"models": [models.listed(entry) for entry in self.door.catalogue.entries()]})
 
 
 class Running(OllamaRoute):
-    """GET /api/ps: what is loaded, by the last discovery"""
+    """GET /api/ps: what is loaded, as it was a moment ago"""
 
     path = "/api/ps"
     method = "GET"
 
     async def answer(self, call: Call) -> None:
-        ready = [
-            entry
-            for entry in self.door.catalogue.entries()
-            if self.door.backends[entry.target.backend].state == "ready"
-        ]
-        await _send_json(call.send, {"models": [models.running(entry) for entry in ready]})
+        door = self.door
+        loaded = [entry for entry in door.catalogue.entries() if door.state(entry.target) in SERVING]
+        found = [models.running(entry, managed(door, entry.target)) for entry in loaded]
+        await send_json(call.send, {"models": found})
 
 
 class Version(OllamaRoute):
@@ -174,12 +127,7 @@ class Version(OllamaRoute):
     method = "GET"
 
     async def answer(self, call: Call) -> None:
-        await _send_json(call.send, {"version": models.API_VERSION})
-
-
-def _load_reason(keep_alive: float | str | None) -> str:
-    """Return `unload` where the client lets the model go. Residency is the engine's; `/api/ps` says what is true."""
-    return "unload" if keep_alive in (0, "0", "0s") else "load"
+        await send_json(call.send, {"version": models.API_VERSION})
 
 
 OLLAMA_ROUTES: tuple[type[OllamaRoute], ...] = (
@@ -191,4 +139,6 @@ OLLAMA_ROUTES: tuple[type[OllamaRoute], ...] = (
     Tags,
     Running,
     Version,
+    Pull,
+    Delete,
 )

@@ -17,7 +17,7 @@ def indexes(fixer: ToolIndex, sent: bytes) -> list[int]:
     assert data is not None
     answer = read_answer(data)
     assert answer is not None
-    fixed = event_data(fixer.fix(sent, answer))
+    fixed = event_data(fixer.event(sent, answer)[0])
     assert fixed is not None
     return [call["index"] for call in json.loads(fixed)["choices"][0]["delta"]["tool_calls"]]
 
@@ -34,4 +34,5 @@ def test_an_event_with_its_index_is_not_touched() -> None:
     sent = event({"index": 3, "id": "a"})
     answer = read_answer(event_data(sent) or b"")
     assert answer is not None
-    assert ToolIndex().fix(sent, answer) is sent
+    assert ToolIndex().event(sent, answer) == (sent, answer)
+    assert ToolIndex().event(sent, answer)[0] is sent
