@@ -151,6 +151,7 @@ class Anchor(_Part):
     version: str = ""
     prefill_tok_per_s: float | None = Field(None, gt=0)
     decode_tok_per_s: float | None = Field(None, gt=0)
+    speculation: str = Field("", description="what drafted the tokens: with it, a rate may be above the decode ceiling")
     note: str = ""
 
 
