@@ -12,6 +12,7 @@ import httpx
 
 from services.cli.home import Home
 from services.cli.logs import last_lines
+from services.cli.models import SERVING, read_models
 from services.cli.plan import Plan
 from services.cli.probes import address, ask_for_a_token, new_client, probe
 from services.cli.progress import Progress
@@ -21,6 +22,8 @@ from services.kit.supervisord import ProcessState
 _POLL_S = 0.2
 _CRASHES = 2
 _LOG_LINES = 15
+# Of the default model: it does not come by itself.
+_HOPELESS = ("failed", "missing")
 
 
 class Processes(Protocol):
@@ -99,7 +102,7 @@ def wait_until_it_answers(
                 progress.clear()
                 supervisor.stop(crashed.name)
                 raise click.ClickException(crash_report(home, crashed))
-            waiting_for = _next_step(client, endpoints, deadline, progress)
+            waiting_for = _next_step(home, client, endpoints, deadline, progress)
             if not waiting_for:
                 return
             progress.waiting(waiting_for)
@@ -111,12 +114,23 @@ def wait_until_it_answers(
     )
 
 
-def _next_step(client: httpx.Client, endpoints: Endpoints, deadline: float, progress: Progress) -> str:
+def _next_step(home: Home, client: httpx.Client, endpoints: Endpoints, deadline: float, progress: Progress) -> str:
     """Return what is still missing; empty when a token has come."""
     for name, url in endpoints.health.items():
         health = probe(client, url)
         if not health.ready:
             return f"{name}: {health.waiting_for}"
+    model = next(iter(read_models(home, client)), None)
+    if model is None:
+        return "engines: no list of models yet"
+    if model.state in _HOPELESS:
+        progress.clear()
+        raise click.ClickException(
+            f"{model.id} is {model.state}: {model.note or 'no reason is known'}\n`sparkstack logs engines` has more; "
+            "mend it and run `make up` again"
+        )
+    if model.state not in SERVING:
+        return f"{model.id}: {model.state}{f', {model.note}' if model.note else ''}"
     progress.waiting("a first token of the model")
     token = ask_for_a_token(client, endpoints.gateway, endpoints.key, max(1.0, deadline - time.monotonic()))
     if token.came:

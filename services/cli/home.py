@@ -51,6 +51,16 @@ class Home:
         return self.state / "catalogue.json"
 
     @property
+    def programs(self) -> Path:
+        """Programs that services add to supervisord while it runs: one file each."""
+        return self.run / "programs"
+
+    @property
+    def internal_key(self) -> Path:
+        """The key that the stack's services show each other."""
+        return self.state / "internal.key"
+
+    @property
     def supervisor_config(self) -> Path:
         """What supervisord runs."""
         return self.state / "supervisord.conf"
@@ -83,7 +93,7 @@ class Home:
         Raises:
             click.ClickException: when one can't be made, or the socket's folder is somebody else's.
         """
-        for folder in (self.state, self.logs, self.run, self.socket.parent):
+        for folder in (self.state, self.logs, self.run, self.programs, self.socket.parent):
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 found = folder.lstat()

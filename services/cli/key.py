@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 from dotenv import dotenv_values
 
-from services.cli.files import write_private
 from services.cli.home import Home, load_file
+from services.kit.files import write_private
 
 VARIABLE = "SPARKSTACK_API_KEY"
 _LINE = re.compile(rf"^[ \t]*(?:export[ \t]+)?{VARIABLE}[ \t]*(?:=.*)?$", re.M)

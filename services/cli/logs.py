@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from services.cli.home import SUPERVISOR, find_home
+from services.cli.home import SUPERVISOR, Home, find_home
 from services.stack import SERVICES
 
 _POLL_S = 0.2
@@ -21,9 +21,9 @@ _READ_BYTES = 256 * 1024
 @click.option("-f", "--follow", is_flag=True, help="go on with what comes; Ctrl-C ends it")
 @click.option("-n", "--lines", default=50, show_default=True, type=click.IntRange(0), help="of each log")
 def logs(service: str | None, follow: bool, lines: int) -> None:
-    """Show the last lines of all logs, or of SERVICE's (supervisord has one too)."""
+    """Show the last lines of all logs, or of one service's or engine's (supervisord has one too)."""
     home = find_home()
-    names = [name for name in _names(service) if follow or home.log(name).is_file()]
+    names = [name for name in _names(home, service) if follow or home.log(name).is_file()]
     if not names:
         raise click.ClickException(f"there are no logs in {home.logs} yet; `make up` starts the stack")
     width = max(map(len, names))
@@ -42,13 +42,19 @@ def logs(service: str | None, follow: bool, lines: int) -> None:
             time.sleep(_POLL_S)
 
 
-def _names(service: str | None) -> list[str]:
-    known = [row.name for row in SERVICES]
+def _names(home: Home, service: str | None) -> list[str]:
+    """Return the logs of a service, or of all services and engines; an engine's also by the beginning of its name."""
+    services = [row.name for row in SERVICES]
+    found = sorted(path.stem for path in home.logs.glob("*.log")) if home.logs.is_dir() else []
+    engines = [name for name in found if name not in (*services, SUPERVISOR)]
     if service is None:
-        return known
-    if service not in (*known, SUPERVISOR):
-        raise click.ClickException(f"there is no service {service!r}; there are: {', '.join([*known, SUPERVISOR])}")
-    return [service]
+        return [*services, *engines]
+    names = [name for name in (*services, *engines, SUPERVISOR) if name == service]
+    names = names or [name for name in engines if name.startswith(service)]
+    if not names:
+        known = ", ".join([*services, *engines, SUPERVISOR])
+        raise click.ClickException(f"there is no service or engine {service!r}; there are: {known}")
+    return names
 
 
 def last_lines(path: Path, count: int) -> list[str]:

@@ -19,8 +19,15 @@ VERBS = {
     "restart": ("services.cli.restart:restart", "restart one service, or all"),
     "doctor": ("services.cli.doctor:doctor", "look at the machine and the stack, and say what is wrong"),
     "key": ("services.cli.key:key", "print the API key that clients send"),
+    "load": ("services.cli.control:load", "load a model and keep it"),
+    "unload": ("services.cli.control:unload", "unload a model"),
     "gateway": ("services.gateway.commands:gateway", "run the gateway alone, in front of any server"),
+    "engines": ("services.engines.commands.service:engines", "run the service that loads and watches models"),
     "engine": ("services.engines.commands.engine:engine", "run one engine in the foreground"),
+    "models": ("services.engines.commands.models:models", "list the models, and which are here"),
+    "pull": ("services.engines.commands.models:pull", "get a model's files, or go on getting them"),
+    "rm": ("services.engines.commands.models:rm", "delete a model's files"),
+    "guard": ("services.engines.commands.guard:guard", "on a Spark, as root: drop caches while an engine loads"),
 }
 
 

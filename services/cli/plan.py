@@ -1,23 +1,22 @@
-"""What `up` is going to run: the model, the ports, each service's arguments, the gateway's catalogue."""
+"""What `up` is going to run: the models, the ports, each service's arguments, the gateway's catalogue."""
 
 import hashlib
+import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
-from services.cli.files import read_json, write_json
 from services.cli.home import Home
 from services.cli.ports import OLLAMA_VARIABLE, choose_ollama_port, choose_port
 from services.cli.probes import address
 from services.cli.units import ServiceUnit
-from services.engines.commands.engine import resolve_model
+from services.engines.commands.service import Preloaded, StackModels, stack_models
+from services.kit.files import read_json, write_json, write_private
 from services.stack import find_service, start_order
-
-if TYPE_CHECKING:
-    from services.engines.serving import Served
 
 LOOPBACK = "127.0.0.1"
 _NEEDED_DISK_BYTES = 200_000_000  # rotated logs of all services, and state
@@ -33,7 +32,7 @@ class Plan:
         remarks: what the user should know, a sentence each.
     """
 
-    model: "Served"
+    models: StackModels
     host: str
     ports: dict[str, int]
     ollama_port: int
@@ -46,7 +45,7 @@ class Plan:
         services = {
             unit.service.name: {"host": self.host_of(unit.service.name), "port": unit.port} for unit in self.units
         }
-        return {"model": self.model.id, "ollama_port": self.ollama_port, "services": services}
+        return {"model": self.models.default, "ollama_port": self.ollama_port, "services": services}
 
     def host_of(self, name: str) -> str:
         """Return the address that a service listens on."""
@@ -63,9 +62,9 @@ def make_plan(home: Home, gguf: str, variables: Mapping[str, str], earlier: Mapp
     Raises:
         click.ClickException: the model or a port can't be had; with what to do.
     """
-    model = resolve_model(gguf, variables)
-    size = f"{model.facts['size_bytes'] / 1e6:,.0f} MB"
-    remarks = [f"model: {model.id} ({size}, {check_digest(home, model)})"]
+    own_file = str(Path(gguf).expanduser().absolute()) if gguf else ""
+    models = stack_models({"state": home.state, "gguf": own_file}, variables)
+    remarks = [f"model: {describe(home, model)}" for model in models.preload]
     host = variables.get("GATEWAY_HOST", "").strip() or LOOPBACK
     ports = _choose_ports(home, host, variables, earlier)
     gateway = find_service("gateway")
@@ -73,22 +72,36 @@ def make_plan(home: Home, gguf: str, variables: Mapping[str, str], earlier: Mapp
     ollama_port, remark = choose_ollama_port(home, gateway, host, variables)
     if remark:
         remarks.append(remark)
-    units = []
-    for service in start_order():
-        unit = ServiceUnit(service, ports[service.name])
-        if service.name == "llamacpp":
-            arguments = model.arguments(unit.port)
-            unit = ServiceUnit(service, unit.port, arguments)
-        elif service.name == "gateway":
-            environment = {
-                "GATEWAY_CATALOGUE": str(home.catalogue),
-                "GATEWAY_HOST": host,
-                "GATEWAY_PORT": str(unit.port),
-                OLLAMA_VARIABLE: str(ollama_port),
-            }
-            unit = ServiceUnit(service, unit.port, environment=environment, inputs=[home.catalogue])
-        units.append(unit)
-    return Plan(model, host, ports, ollama_port, units, catalogue(model, ports["llamacpp"]), remarks)
+    engines_key = internal_key(home)
+    environments = {
+        "engines": {
+            "ENGINES_HOST": LOOPBACK,
+            "ENGINES_PORT": str(ports["engines"]),
+            "ENGINES_API_KEY": engines_key,
+            "GGUF": own_file,
+        },
+        "gateway": {
+            "GATEWAY_CATALOGUE": str(home.catalogue),
+            "GATEWAY_HOST": host,
+            "GATEWAY_PORT": str(ports["gateway"]),
+            "GATEWAY_ENGINES_URL": address(LOOPBACK, ports["engines"]),
+            "GATEWAY_ENGINES_KEY": engines_key,
+            OLLAMA_VARIABLE: str(ollama_port),
+        },
+    }
+    arguments = {"engines": ["--supervisor", str(home.socket), "--programs", str(home.programs)]}
+    inputs = {"gateway": [home.catalogue]}
+    units = [
+        ServiceUnit(
+            service,
+            ports[service.name],
+            arguments.get(service.name, ()),
+            environments.get(service.name, {}),
+            inputs.get(service.name, ()),
+        )
+        for service in start_order()
+    ]
+    return Plan(models, host, ports, ollama_port, units, catalogue(models), remarks)
 
 
 def _choose_ports(home: Home, host: str, variables: Mapping[str, str], earlier: Mapping[str, Any]) -> dict[str, int]:
@@ -100,20 +113,38 @@ def _choose_ports(home: Home, host: str, variables: Mapping[str, str], earlier: 
     return ports
 
 
-def catalogue(model: "Served", port: int) -> dict[str, Any]:
-    """Return what the gateway reads: the backends, and the facts of their models."""
-    backend = {"name": "llamacpp", "url": address(LOOPBACK, port), "engine": "llamacpp", "models": [model.facts]}
-    return {"default": model.id, "backends": [backend]}
+def catalogue(models: StackModels) -> dict[str, Any]:
+    """Return what the gateway reads before it can ask: the facts of the models that the engines service has."""
+    return {"default": models.default, "backends": [], "managed": models.managed}
 
 
-def check_digest(home: Home, model: "Served") -> str:
+def internal_key(home: Home) -> str:
+    """Return the key that the stack's services show each other; made on the first start, kept in the state folder."""
+    path = home.internal_key
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        write_private(path, secrets.token_urlsafe(32) + "\n")
+    return path.read_text(encoding="ascii").strip()
+
+
+def describe(home: Home, model: Preloaded) -> str:
+    """Return a sentence on a model that is loaded at the start, having checked its file.
+
+    Raises:
+        click.ClickException: the file is damaged.
+    """
+    return f"{model.id} ({model.size_bytes / 1e6:,.0f} MB, {check_digest(home, model)})"
+
+
+def check_digest(home: Home, model: Preloaded) -> str:
     """Check a packaged model's sha256, once for each file; return what can be said of it.
 
     Raises:
         click.ClickException: when it has another one.
     """
-    if model.sha256 is None:
-        return f"your file {model.path}"
+    if model.sha256 is None or model.path is None:
+        return model.where
     record = home.state / "verified.json"
     found = model.path.stat()
     known = [model.sha256, found.st_size, found.st_mtime_ns]

@@ -5,12 +5,12 @@ import time
 import click
 
 from services.cli.arrival import CrashWatch, crash_report
-from services.cli.files import read_json
 from services.cli.home import Home, find_home
 from services.cli.lock import stack_lock
 from services.cli.progress import Progress
 from services.cli.status import read_status
 from services.cli.supervision import Supervisor
+from services.kit.files import read_json
 
 _POLL_S = 0.2
 

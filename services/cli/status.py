@@ -1,4 +1,4 @@
-"""`sparkstack status`: how each service is, and what is being waited for."""
+"""`sparkstack status`: how each service and each model is, and what is being waited for."""
 
 import json
 import time
@@ -10,12 +10,13 @@ from typing import Any
 import click
 import psutil
 
-from services.cli.files import read_json
 from services.cli.home import Home, find_home
+from services.cli.models import SERVING, ModelStatus, read_models
 from services.cli.probes import Health, address, new_client, probe
 from services.cli.supervision import Supervisor
 from services.cli.table import print_table
 from services.cli.units import starts_file
+from services.kit.files import read_json
 from services.kit.supervisord import ProcessState
 from services.stack import Service, find_service
 
@@ -47,13 +48,23 @@ class ServiceStatus:
 @click.option("--json", "as_json", is_flag=True, help="one JSON document instead of a table")
 @click.pass_context
 def status(ctx: click.Context, as_json: bool) -> None:
-    """Show each service's state; exit with 0 when all are ready, else with 3."""
-    rows = read_status(find_home())
-    ready = bool(rows) and all(row.state == "ready" for row in rows)
+    """Show each service's and model's state; exit with 0 when all services and the default model are ready, else 3."""
+    home = find_home()
+    rows = read_status(home)
+    with new_client() as client:
+        models = read_models(home, client) if rows else []
+    ready = bool(rows) and all(row.state == "ready" for row in rows) and bool(models) and models[0].state in SERVING
     if as_json:
-        click.echo(json.dumps({"ready": ready, "services": [asdict(row) for row in rows]}, indent=1))
+        document = {
+            "ready": ready,
+            "services": [asdict(row) for row in rows],
+            "models": [asdict(model) for model in models],
+        }
+        click.echo(json.dumps(document, indent=1))
     elif rows:
         _show(rows)
+        click.echo()
+        show_models(models)
     else:
         click.echo("nothing is running here; `make up` starts it")
     ctx.exit(0 if ready else NOT_READY)
@@ -126,6 +137,20 @@ def _show(rows: list[ServiceStatus]) -> None:
         table.append(
             (row.name, row.state, row.address, str(row.pid or ""), up, str(row.restarts), memory, row.waiting_for)
         )
+    print_table(table)
+
+
+def show_models(models: list[ModelStatus]) -> None:
+    """Print a table of models."""
+    table = [("model", "engine", "state", "address", "pid", "planned memory", "requests", "")]
+    for model in models:
+        memory = f"{model.held_bytes / 2**30:.2f} GiB" if model.held_bytes else ""
+        notes = [*(["pinned"] if model.pinned else []), *([model.note.partition("\n")[0]] if model.note else [])]
+        where = {True: " (gpu)", False: " (cpu)", None: ""}[model.on_gpu]
+        pid = str(model.pids[0]) if model.pids else ""
+        requests = str(model.in_flight) if model.address else ""
+        row = (model.id, model.engine + where, model.state, model.address, pid, memory, requests, "; ".join(notes))
+        table.append(row)
     print_table(table)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from services.cli.files import write_json, write_private
 from services.cli.home import SUPERVISOR, Home
+from services.kit.files import write_json, write_private
 from services.kit.launch import MARK
 from services.kit.supervisord import Unquotable, program, section
 from services.stack import Service, start_order
@@ -149,6 +149,8 @@ def _sections(home: Home, digests: Mapping[str, str]) -> list[str]:
             **{"supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"},
         ),
     ]
+    # What the engines service adds while supervisord runs, and only then.
+    sections.append(section("include", files=home.programs / "*.conf"))
     for priority, service in enumerate(start_order(), start=1):
         if service.name in digests:
             sections.append(_program(home, service, digests[service.name], priority))

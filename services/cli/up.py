@@ -5,7 +5,6 @@ import os
 import click
 
 from services.cli.arrival import Endpoints, tell, wait_until_it_answers
-from services.cli.files import read_json, write_json
 from services.cli.home import Home, find_home
 from services.cli.key import VARIABLE, ensure_env_file, first_key
 from services.cli.lock import stack_lock
@@ -14,11 +13,12 @@ from services.cli.processes import end_units, find_units
 from services.cli.progress import Progress
 from services.cli.supervision import Supervisor
 from services.cli.units import STOP_WAIT_S, write_units
+from services.kit.files import read_json, write_json
 
 
 @click.command()
 @click.option(
-    "--gguf", envvar="GGUF", default="", metavar="PATH", help="serve this GGUF file, not the default model [GGUF]"
+    "--gguf", envvar="GGUF", default="", metavar="PATH", help="serve this GGUF file as the default model [GGUF]"
 )
 @click.option(
     "--timeout",

@@ -18,7 +18,10 @@ from services.cli.processes import Unit, end_units, find_units
 from tests.testkit.ports import free_port
 
 REPOSITORY = Path(__file__).parents[2]
-OWN_PREFIXES = ("GATEWAY_", "LLAMACPP_", "SPARKSTACK_", "OTEL_", "GGUF", "MODE", "LOG_LEVEL")
+OWN_PREFIXES = (
+    "GATEWAY_", "ENGINES_", "LLAMACPP_", "VLLM_", "SPARKSTACK_", "OTEL_", "GGUF", "MODE", "LOG_LEVEL",
+)  # fmt: skip
+ENGINE = "llamacpp-smollm2-135m-instruct-q4_1"
 # Nothing answers there: what goes through a proxy of the environment instead of to this machine fails.
 DEAD_PROXY = "http://127.0.0.1:9"
 
@@ -39,6 +42,7 @@ class Stack:
             "SPARKSTACK_STATE": str(self.home.state),
             "GATEWAY_PORT": str(free_port()),
             "GATEWAY_OLLAMA_PORT": "0",
+            "ENGINES_PORT": str(free_port()),
             "LLAMACPP_PORT": str(free_port()),
             "SPARKSTACK_UP_TIMEOUT_S": "90",
             **self.environment,
@@ -70,12 +74,22 @@ class Stack:
 
     def status(self) -> dict[str, dict]:
         """Each service's line of `status --json`, by name."""
+        return {row["name"]: row for row in self._status()["services"]}
+
+    def models(self) -> dict[str, dict]:
+        """Each model's line of `status --json`, by id."""
+        return {row["id"]: row for row in self._status()["models"]}
+
+    def _status(self) -> dict:
         process = self.start("status", "--json")
         said, _ = process.communicate(timeout=60)
-        return {row["name"]: row for row in json.loads(said)["services"]}
+        return json.loads(said)
 
     def pids(self) -> dict[str, int]:
-        return {name: row["pid"] for name, row in self.status().items()}
+        """The pids of services, and of loaded models' engines by the models' ids."""
+        status = self._status()
+        services = {row["name"]: row["pid"] for row in status["services"]}
+        return services | {row["id"]: row["pids"][0] for row in status["models"] if row["pids"]}
 
     def units(self) -> list[Unit]:
         """The living processes of this stack."""

@@ -9,10 +9,11 @@ import subprocess
 import httpx
 import pytest
 
-from tests.e2e.conftest import REPOSITORY, listens
+from tests.e2e.conftest import ENGINE, REPOSITORY, listens
 from tests.testkit.ports import free_port
 
 pytestmark = pytest.mark.slow
+SMOLLM2 = "smollm2-135m-instruct-q4_1"
 
 
 def test_up_answers_a_question_and_down_leaves_nothing(stack):
@@ -21,7 +22,7 @@ def test_up_answers_a_question_and_down_leaves_nothing(stack):
     assert "sha256 verified" in said
     assert "\r" not in said, "no line that changes where there is no terminal"
     assert "ready after" in said
-    for service in ("gateway", "llamacpp"):
+    for service in ("gateway", "engines"):
         assert re.search(rf"^{service} +http://127\.0\.0\.1:\d+ ", said, re.M)
 
     reply = stack.ask()
@@ -36,12 +37,12 @@ def test_up_answers_a_question_and_down_leaves_nothing(stack):
     page = httpx.get(f"{stack.gateway}/", trust_env=False)
     assert page.status_code == 200
 
-    assert "stopping gateway, llamacpp, supervisord" in stack.run("down")
+    assert f"stopping engines, gateway, {ENGINE}, supervisord" in stack.run("down")
     assert stack.units() == []
     assert not listens(stack.environment["GATEWAY_PORT"])
     assert not listens(stack.environment["LLAMACPP_PORT"])
     left = {path.name for path in stack.home.state.iterdir()}
-    assert left == {"lock", "logs", "verified.json"}
+    assert left == {"engines", "internal.key", "lock", "logs", "verified.json"}
     assert "nothing was running" in stack.run("down")
 
 
@@ -57,11 +58,14 @@ def test_the_first_request_that_up_prints_works_when_pasted(stack):
     assert json.loads(done.stdout)["choices"][0]["message"]["content"]
 
 
-def test_the_engine_is_on_loopback_and_asks_the_gateway_for_keys(stack):
+def test_everything_asks_for_a_key(stack):
     stack.up()
     assert httpx.get(f"{stack.gateway}/v1/models", trust_env=False).status_code == 401
-    names = {row["name"]: row["address"] for row in stack.status().values()}
-    assert names["llamacpp"] == f"http://127.0.0.1:{stack.environment['LLAMACPP_PORT']}"
+    address = stack.models()[SMOLLM2]["address"]
+    assert address == f"http://127.0.0.1:{stack.environment['LLAMACPP_PORT']}"
+    assert httpx.get(f"{address}/v1/models", trust_env=False).status_code == 401, "the engine has a key of its own"
+    engines = stack.status()["engines"]["address"]
+    assert httpx.get(f"{engines}/models", trust_env=False).status_code == 401
 
 
 def test_env_is_made_once_for_its_owner_alone(stack):

@@ -7,9 +7,11 @@ import pytest
 
 from services.engines.packaged import locate
 from services.engines.recipes import find_recipe, load_recipes
+from tests.e2e.conftest import ENGINE
 from tests.testkit.ports import free_port
 
 pytestmark = pytest.mark.slow
+SMOLLM2 = "smollm2-135m-instruct-q4_1"
 
 
 def test_a_second_up_is_quick_and_restarts_nothing(stack):
@@ -28,7 +30,8 @@ def test_a_changed_variable_restarts_the_service_that_reads_it(stack):
     said = stack.up(GATEWAY_MAX_BODY_MB="7")
     assert re.search(r"^started: gateway$", said, re.M)
     after = stack.pids()
-    assert after["llamacpp"] == before["llamacpp"]
+    assert after["engines"] == before["engines"]
+    assert after[SMOLLM2] == before[SMOLLM2]
     assert after["gateway"] != before["gateway"]
     assert "started: gateway" in stack.up(), "a variable that is gone has changed too"
 
@@ -46,7 +49,7 @@ def test_two_ups_at_a_time_make_one_stack(stack):
     said = [process.communicate(timeout=100)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], "\n".join(said)
     assert len([unit for unit in stack.units() if unit.name == "supervisord"]) == 1
-    assert sorted(unit.name for unit in stack.units()) == ["gateway", "llamacpp", "supervisord"]
+    assert sorted(unit.name for unit in stack.units()) == ["engines", "gateway", ENGINE, "supervisord"]
 
 
 def test_a_model_of_ones_own_is_served_under_its_own_id(stack, tmp_path):
@@ -68,7 +71,25 @@ def test_restart_gives_a_service_a_new_process(stack):
     before = stack.pids()
     assert "ready after" in stack.run("restart", "gateway")
     after = stack.pids()
-    assert after["llamacpp"] == before["llamacpp"]
+    assert after["engines"] == before["engines"]
     assert after["gateway"] != before["gateway"]
     assert stack.status()["gateway"]["restarts"] == 0, "what was wanted isn't counted as a crash"
     assert "no service 'nothing' is running" in stack.run("restart", "nothing", code=1)
+
+
+def test_a_restarted_engines_service_takes_its_engine_over(stack):
+    stack.up()
+    before = stack.pids()
+    stack.run("restart", "engines")
+    assert stack.ask()["usage"]["completion_tokens"] > 0
+    after = stack.pids()
+    assert after["engines"] != before["engines"]
+    assert after[SMOLLM2] == before[SMOLLM2], "what it has loaded runs on"
+
+
+def test_another_setting_of_the_engine_loads_the_model_anew(stack):
+    stack.up()
+    before = stack.pids()
+    assert "started: engines" in stack.up(LLAMACPP_SLOTS="2")
+    assert stack.pids()[SMOLLM2] != before[SMOLLM2]
+    assert stack.ask()["usage"]["completion_tokens"] > 0

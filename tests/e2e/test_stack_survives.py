@@ -9,12 +9,12 @@ import sys
 import pytest
 
 from services.kit.launch import MARK
-from tests.e2e.conftest import listens, wait_for
+from tests.e2e.conftest import ENGINE, listens, wait_for
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("service", ["llamacpp", "gateway"])
+@pytest.mark.parametrize("service", ["engines", "gateway"])
 def test_a_killed_service_comes_back(stack, service):
     stack.up()
     pid = stack.pids()[service]
@@ -44,7 +44,7 @@ def test_up_after_a_killed_supervisor(stack):
     kill_supervisor(stack)
     stack.up()
     assert stack.ask()["usage"]["completion_tokens"] > 0
-    assert sorted(unit.name for unit in stack.units()) == ["gateway", "llamacpp", "supervisord"]
+    assert sorted(unit.name for unit in stack.units()) == ["engines", "gateway", ENGINE, "supervisord"]
 
 
 @contextlib.contextmanager
@@ -52,7 +52,7 @@ def orphan(stack):
     """A service that lives on without a supervisor, as on systems whose kernel does not end it."""
     with subprocess.Popen(
         [sys.executable, "-c", "import time; print(flush=True); time.sleep(300)"],
-        env={**os.environ, MARK: stack.home.mark("llamacpp")},
+        env={**os.environ, MARK: stack.home.mark("engines")},
         stdout=subprocess.PIPE,
     ) as process:
         try:
@@ -65,16 +65,16 @@ def orphan(stack):
 def test_up_ends_what_a_dead_supervisor_left(stack):
     with orphan(stack) as process:
         said = stack.up()
-        assert "ended what an earlier start had left without its supervisor: llamacpp" in said
+        assert "ended what an earlier start had left without its supervisor: engines" in said
         assert process.wait(5) == -signal.SIGTERM
-    assert sorted(unit.name for unit in stack.units()) == ["gateway", "llamacpp", "supervisord"]
+    assert sorted(unit.name for unit in stack.units()) == ["engines", "gateway", ENGINE, "supervisord"]
 
 
 def test_down_ends_what_a_dead_supervisor_left(stack):
     stack.up()
     kill_supervisor(stack)
     with orphan(stack) as process:
-        assert "llamacpp: left without a supervisor, ended too" in stack.run("down")
+        assert "engines: left without a supervisor, ended too" in stack.run("down")
         assert process.wait(5) == -signal.SIGTERM
     assert stack.units() == []
     assert not listens(stack.environment["GATEWAY_PORT"])

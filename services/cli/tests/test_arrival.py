@@ -5,13 +5,12 @@ import pytest
 
 from services.cli import arrival
 from services.cli.arrival import CrashWatch, Endpoints, wait_until_it_answers
+from services.cli.models import ModelStatus
 from services.cli.probes import FirstToken, Health
 from services.cli.progress import Progress
 from services.kit.supervisord import ProcessState
 
-ENDPOINTS = Endpoints(
-    "http://gateway", "sk-1", {"llamacpp": "http://engine/health", "gateway": "http://gateway/readyz"}
-)
+ENDPOINTS = Endpoints("http://gateway", "sk-1", {"engines": "http://engine/health", "gateway": "http://gateway/readyz"})
 
 
 def process(state, started_at, name="gateway", problem=""):
@@ -35,11 +34,16 @@ class Script:
 @pytest.fixture
 def answers(monkeypatch):
     """What services say: health by address, and the reply to the first question."""
-    said = {"token": FirstToken(True), "health": {}}
+    said = {"token": FirstToken(True), "health": {}, "models": [model("ready")]}
     monkeypatch.setattr(arrival, "probe", lambda client, url: said["health"].get(url, Health(True)))
+    monkeypatch.setattr(arrival, "read_models", lambda home, client: said["models"])
     monkeypatch.setattr(arrival, "ask_for_a_token", lambda *args: said["token"])
     monkeypatch.setattr(arrival, "_POLL_S", 0.001)
     return said
+
+
+def model(state, note=""):
+    return ModelStatus("smollm2", "llamacpp", state, "", [], 0, False, None, 0, None, note)
 
 
 def wait(home, script, timeout_s=5.0):
@@ -50,10 +54,23 @@ def test_a_token_ends_the_waiting(home, answers):
     wait(home, Script(process("starting", 1)))
 
 
+def test_a_model_that_loads_is_waited_for_and_told(home, answers, capsys):
+    answers["models"] = [model("loading", "about 3 s")]
+    with pytest.raises(click.ClickException, match="still waiting for smollm2: loading, about 3 s"):
+        wait(home, Script(process("running", 1)), 0.2)
+
+
+@pytest.mark.parametrize("state", ["failed", "missing"])
+def test_a_model_that_does_not_come_ends_the_waiting_with_its_reason(home, answers, state):
+    answers["models"] = [model(state, "it needs 20 GiB")]
+    with pytest.raises(click.ClickException, match=f"smollm2 is {state}: it needs 20 GiB"):
+        wait(home, Script(process("running", 1)))
+
+
 def test_a_first_failure_may_pass(home, answers):
     answers["health"]["http://engine/health"] = Health(False, "does not listen yet")
     script = Script(process("starting", 1), process("backoff", 1), process("starting", 2), process("running", 2))
-    with pytest.raises(click.ClickException, match=r"not ready after 0 s; still waiting for llamacpp: does not"):
+    with pytest.raises(click.ClickException, match=r"not ready after 0 s; still waiting for engines: does not"):
         wait(home, script, 0.2)
     assert script.stopped == []
 

@@ -1,51 +1,54 @@
 import json
+from dataclasses import replace
 
 import click
 import pytest
 
 from services.cli import plan
-from services.cli.files import read_json, write_json
-from services.cli.plan import check_digest, check_disk, make_plan
+from services.cli.plan import check_digest, check_disk, internal_key, make_plan
 from services.cli.up import NoSuchModeError, check_mode
-from services.engines.commands.engine import resolve_model
+from services.engines.commands.service import stack_models
 from services.engines.tests.gguf_files import write
+from services.kit.files import read_json, write_json
 from tests.testkit.ports import free_port
 
 
 @pytest.fixture
 def variables():
-    return {"GATEWAY_PORT": str(free_port()), "LLAMACPP_PORT": str(free_port()), "GATEWAY_OLLAMA_PORT": "0"}
+    return {"GATEWAY_PORT": str(free_port()), "ENGINES_PORT": str(free_port()), "GATEWAY_OLLAMA_PORT": "0"}
 
 
 def test_the_catalogue_says_what_the_gateway_needs(home, variables):
     made = make_plan(home, "", variables, {})
     assert made.catalogue["default"] == "smollm2-135m-instruct-q4_1"
-    (backend,) = made.catalogue["backends"]
-    assert backend["url"] == f"http://127.0.0.1:{variables['LLAMACPP_PORT']}"
-    assert (backend["name"], backend["engine"]) == ("llamacpp", "llamacpp")
-    (model,) = backend["models"]
+    assert made.catalogue["backends"] == []
+    model = made.catalogue["managed"][0]
     assert set(model) == {
         "id", "aliases", "capabilities", "context_tokens", "size_bytes", "parameters", "quantization", "family",
-        "format", "licence", "digest",
+        "format", "licence", "digest", "created",
     }  # fmt: skip
     json.dumps(made.catalogue)
 
 
 def test_each_service_gets_its_place(home, variables):
     made = make_plan(home, "", {**variables, "GATEWAY_HOST": "0.0.0.0"}, {})
-    engine, gateway = made.units
-    assert engine.arguments[engine.arguments.index("--port") + 1] == variables["LLAMACPP_PORT"]
+    engines, gateway = made.units
+    assert engines.environment["ENGINES_PORT"] == variables["ENGINES_PORT"]
+    assert engines.environment["ENGINES_HOST"] == "127.0.0.1", "only the gateway is ever on another address"
+    assert engines.arguments == ["--supervisor", str(home.socket), "--programs", str(home.programs)]
+    assert gateway.environment["GATEWAY_ENGINES_URL"] == f"http://127.0.0.1:{variables['ENGINES_PORT']}"
+    assert gateway.environment["GATEWAY_ENGINES_KEY"] == engines.environment["ENGINES_API_KEY"]
     assert gateway.environment["GATEWAY_HOST"] == "0.0.0.0"
     assert gateway.environment["GATEWAY_CATALOGUE"] == str(home.catalogue)
     assert gateway.inputs == [home.catalogue]
     assert made.record()["services"] == {
-        "llamacpp": {"host": "127.0.0.1", "port": int(variables["LLAMACPP_PORT"])},
+        "engines": {"host": "127.0.0.1", "port": int(variables["ENGINES_PORT"])},
         "gateway": {"host": "0.0.0.0", "port": int(variables["GATEWAY_PORT"])},
     }
 
 
 def test_the_models_digest_is_read_once_for_each_file(home, monkeypatch):
-    model = resolve_model("", {})
+    (model,) = stack_models({"state": home.state}, {}).preload
     assert check_digest(home, model) == "sha256 verified"
     monkeypatch.setattr(plan.hashlib, "file_digest", lambda *args: pytest.fail("read again"))
     assert check_digest(home, model) == "sha256 verified"
@@ -53,12 +56,19 @@ def test_the_models_digest_is_read_once_for_each_file(home, monkeypatch):
 
 def test_a_damaged_model_is_refused(home, tmp_path):
     path = write(tmp_path / "model.gguf")
-    own = resolve_model(str(path), {})
+    (own,) = stack_models({"state": home.state, "gguf": str(path)}, {}).preload
     assert check_digest(home, own) == f"your file {path}"
-    packaged = own.__class__(**{**own.__dict__, "sha256": "0" * 64})
+    packaged = replace(own, sha256="0" * 64)
     with pytest.raises(click.ClickException, match=r"has the sha256 .*, the recipe says 0000"):
         check_digest(home, packaged)
     assert read_json(home.state / "verified.json") == {}
+
+
+def test_the_key_between_services_is_made_once_for_its_owner_alone(home):
+    key = internal_key(home)
+    assert len(key) > 30
+    assert internal_key(home) == key
+    assert home.internal_key.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_full_disk_is_a_sentence(home):

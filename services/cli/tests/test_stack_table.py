@@ -28,7 +28,7 @@ def test_services_start_after_what_they_need():
     order = [service.name for service in start_order((row("c", "b", "a"), row("b", "a"), row("a")))]
     assert order == ["a", "b", "c"]
     names = [service.name for service in start_order()]
-    assert names.index("llamacpp") < names.index("gateway")
+    assert names.index("engines") < names.index("gateway")
 
 
 def test_a_circle_and_an_unknown_need_are_named():

@@ -3,11 +3,11 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from services.cli.files import write_json
 from services.cli.main import cli
 from services.cli.probes import Health
 from services.cli.status import duration, judge
 from services.cli.units import starts_file
+from services.kit.files import write_json
 from services.kit.supervisord import ProcessState
 
 
@@ -16,7 +16,7 @@ def process(state, problem=""):
 
 
 READY = Health(True)
-LOADING = Health(False, "llamacpp: loading")
+LOADING = Health(False, "engines: loading")
 
 
 @pytest.mark.parametrize(
@@ -24,8 +24,8 @@ LOADING = Health(False, "llamacpp: loading")
     [
         ("running", READY, "ready", ""),
         ("starting", READY, "ready", ""),
-        ("running", LOADING, "waiting", "llamacpp: loading"),
-        ("starting", LOADING, "starting", "llamacpp: loading"),
+        ("running", LOADING, "waiting", "engines: loading"),
+        ("starting", LOADING, "starting", "engines: loading"),
         ("backoff", LOADING, "crashing", "ended with status 2; see `sparkstack logs gateway`"),
         ("exited", LOADING, "crashing", "ended with status 2"),
         ("fatal", LOADING, "failed", "given up (too many crashes)"),
@@ -41,7 +41,7 @@ def test_states_are_told_apart(state, health, judged, told):
 
 def test_without_a_supervisor_all_is_stopped(home):
     assert judge(None, READY)[0] == "stopped"
-    places = {name: {"host": "127.0.0.1", "port": 1} for name in ("llamacpp", "gateway", "of another version")}
+    places = {name: {"host": "127.0.0.1", "port": 1} for name in ("engines", "gateway", "of another version")}
     write_json(home.stack_file, {"services": places})
     starts_file(home, "gateway").write_text("3")
     reply = CliRunner().invoke(cli, ["status", "--json"])
@@ -49,7 +49,7 @@ def test_without_a_supervisor_all_is_stopped(home):
     document = json.loads(reply.output)
     assert document["ready"] is False
     assert [(row["name"], row["state"], row["restarts"]) for row in document["services"]] == [
-        ("gateway", "stopped", 2), ("llamacpp", "stopped", 0),
+        ("gateway", "stopped", 2), ("engines", "stopped", 0),
     ]  # fmt: skip
 
 

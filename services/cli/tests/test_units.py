@@ -47,7 +47,7 @@ def test_services_that_are_needed_start_first_and_stop_last(home):
     parser = configparser.RawConfigParser()
     parser.read_string(text)
     priorities = {name: int(parser[name]["priority"]) for name in parser.sections() if name.startswith("program")}
-    assert priorities["program:llamacpp"] < priorities["program:gateway"]
+    assert priorities["program:engines"] < priorities["program:gateway"]
 
 
 def test_nothing_changed_is_nothing_changed(home, unit):
