@@ -66,8 +66,7 @@ class FakeHub:
         """Set when an answer waits at its gate."""
         self._faults: dict[str, deque[Fault]] = defaultdict(deque)
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(self)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     def __enter__(self) -> "FakeHub":
@@ -141,137 +140,148 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\x00" % len(data) + data).hexdigest()
 
 
-def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
 
-        def do_GET(self) -> None:
-            self._answer(with_body=True)
+    def __init__(self, hub: FakeHub) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.hub = hub
 
-        def do_HEAD(self) -> None:
-            self._answer(with_body=False)
 
-        def log_message(self, *_arguments: Any) -> None:
-            """Tests read `hub.requests`."""
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: "_Server"
 
-        def _answer(self, *, with_body: bool) -> None:
-            url = urlsplit(self.path)
-            path = unquote(url.path)
-            hub.requests.append((self.command, path, {name.lower(): value for name, value in self.headers.items()}))
-            if found := _API.match(path):
-                self._api(found["repo"], found["what"], found["revision"] or "main")
-            elif found := _RESOLVE.match(path):
-                self._resolve(found["repo"], found["revision"], found["file"], with_body)
-            elif path.startswith("/store/"):
-                name = parse_qs(url.query)["name"][0]
-                self._send_file(name, self._stored(path.removeprefix("/store/")), with_body, {})
-            else:
-                self._refuse(404, {"X-Error-Code": "RepoNotFound"})
+    @property
+    def hub(self) -> FakeHub:
+        """Return the hub."""
+        return self.server.hub
 
-        def _stored(self, digest: str) -> bytes:
-            everything = (data for files in hub.commits.values() for data in files.values())
-            return next(data for data in everything if digest_of(data) == digest)
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
 
-        def _may_read(self, repository: str) -> bool:
-            wanted = hub.gated.get(repository)
-            given = self.headers.get("authorization", "").removeprefix("Bearer ")
-            if wanted is None or given == wanted:
-                return True
-            status = 403 if given and given == hub.token_of_account else 401
-            self._refuse(status, {"X-Error-Code": "GatedRepo"})
-            return False
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
 
-        def _api(self, repository: str, what: str, revision: str) -> None:
-            fault = hub.take_fault(f"/api/{what}")
-            if fault is not None and fault.status:
-                self._refuse(fault.status, fault.headers)
-                return
-            if what == "auth-check":
-                if self._may_read(repository):
-                    self._json({})
-                return
-            found = hub.files_of(repository, revision)
-            if found is None:
-                known = any(name == repository for name, _ in hub.commits)
-                self._refuse(404, {"X-Error-Code": "RevisionNotFound" if known else "RepoNotFound"})
-            elif what == "revision":
-                self._json({"id": repository, "sha": found[0], "siblings": [], "tags": []})
-            else:
-                self._json([_entry(name, data) for name, data in found[1].items()])
+    def log_message(self, *_arguments: Any) -> None:
+        """Tests read the hub's `requests`."""
 
-        def _resolve(self, repository: str, revision: str, file: str, with_body: bool) -> None:
-            found = hub.files_of(repository, revision)
-            if not self._may_read(repository):
-                return
-            if found is None or file not in found[1]:
-                self._refuse(404, {"X-Error-Code": "EntryNotFound"})
-                return
-            data = found[1][file]
-            headers = {"X-Repo-Commit": found[0], "ETag": f'"{digest_of(data)}"', "Accept-Ranges": "bytes"}
-            if is_large(data):
-                headers |= {"X-Linked-Etag": f'"{digest_of(data)}"', "X-Linked-Size": str(len(data))}
-                headers["Location"] = f"http://localhost:{hub.port}/store/{digest_of(data)}?name={file}"
-                self._head(302, {**headers, "Content-Length": "0"})
-            else:
-                self._send_file(file, data, with_body, headers)
+    def _answer(self, *, with_body: bool) -> None:
+        url = urlsplit(self.path)
+        path = unquote(url.path)
+        self.hub.requests.append((self.command, path, {name.lower(): value for name, value in self.headers.items()}))
+        if found := _API.match(path):
+            self._api(found["repo"], found["what"], found["revision"] or "main")
+        elif found := _RESOLVE.match(path):
+            self._resolve(found["repo"], found["revision"], found["file"], with_body)
+        elif path.startswith("/store/"):
+            name = parse_qs(url.query)["name"][0]
+            self._send_file(name, self._stored(path.removeprefix("/store/")), with_body, {})
+        else:
+            self._refuse(404, {"X-Error-Code": "RepoNotFound"})
 
-        def _send_file(self, name: str, data: bytes, with_body: bool, headers: dict[str, str]) -> None:
-            fault = (hub.take_fault(name) if with_body else None) or Fault()
-            if fault.status:
-                self._refuse(fault.status, fault.headers)
-                return
-            size = len(data) if fault.size is None else fault.size
-            wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("range", ""))
-            start = int(wanted[1]) if wanted and not fault.no_ranges else 0
-            if start:
-                headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
-            self._head(206 if start else 200, {**headers, "Content-Length": str(size - start)})
-            if with_body:
-                body = bytes([data[0] ^ 1]) + data[1:] if fault.corrupt else data
-                self._send_body(name, body[start:size], fault)
+    def _stored(self, digest: str) -> bytes:
+        everything = (data for files in self.hub.commits.values() for data in files.values())
+        return next(data for data in everything if digest_of(data) == digest)
 
-        def _send_body(self, name: str, body: bytes, fault: Fault) -> None:
-            sent = 0
-            try:
-                while sent < len(body):
-                    end = len(body)
-                    if fault.drop_after is not None and sent < fault.drop_after:
-                        end = min(end, fault.drop_after)
-                    piece = body[sent : min(end, sent + _PIECE)]
-                    self.wfile.write(piece)
-                    sent += len(piece)
-                    hub.served[name] += len(piece)
-                    if fault.drop_after is not None and sent == fault.drop_after and not self._at_fault(fault):
-                        return
-            except OSError:  # the client has left
-                self.close_connection = True
+    def _may_read(self, repository: str) -> bool:
+        wanted = self.hub.gated.get(repository)
+        given = self.headers.get("authorization", "").removeprefix("Bearer ")
+        if wanted is None or given == wanted:
+            return True
+        status = 403 if given and given == self.hub.token_of_account else 401
+        self._refuse(status, {"X-Error-Code": "GatedRepo"})
+        return False
 
-        def _at_fault(self, fault: Fault) -> bool:
-            """Do what the fault says in the middle; say whether the answer goes on."""
-            self.wfile.flush()
-            if fault.gate is not None:
-                hub.held.set()
-                fault.gate.wait(60)
-                return True
+    def _api(self, repository: str, what: str, revision: str) -> None:
+        fault = self.hub.take_fault(f"/api/{what}")
+        if fault is not None and fault.status:
+            self._refuse(fault.status, fault.headers)
+            return
+        if what == "auth-check":
+            if self._may_read(repository):
+                self._json({})
+            return
+        found = self.hub.files_of(repository, revision)
+        if found is None:
+            known = any(name == repository for name, _ in self.hub.commits)
+            self._refuse(404, {"X-Error-Code": "RevisionNotFound" if known else "RepoNotFound"})
+        elif what == "revision":
+            self._json({"id": repository, "sha": found[0], "siblings": [], "tags": []})
+        else:
+            self._json([_entry(name, data) for name, data in found[1].items()])
+
+    def _resolve(self, repository: str, revision: str, file: str, with_body: bool) -> None:
+        found = self.hub.files_of(repository, revision)
+        if not self._may_read(repository):
+            return
+        if found is None or file not in found[1]:
+            self._refuse(404, {"X-Error-Code": "EntryNotFound"})
+            return
+        data = found[1][file]
+        headers = {"X-Repo-Commit": found[0], "ETag": f'"{digest_of(data)}"', "Accept-Ranges": "bytes"}
+        if is_large(data):
+            headers |= {"X-Linked-Etag": f'"{digest_of(data)}"', "X-Linked-Size": str(len(data))}
+            headers["Location"] = f"http://localhost:{self.hub.port}/store/{digest_of(data)}?name={file}"
+            self._head(302, {**headers, "Content-Length": "0"})
+        else:
+            self._send_file(file, data, with_body, headers)
+
+    def _send_file(self, name: str, data: bytes, with_body: bool, headers: dict[str, str]) -> None:
+        fault = (self.hub.take_fault(name) if with_body else None) or Fault()
+        if fault.status:
+            self._refuse(fault.status, fault.headers)
+            return
+        size = len(data) if fault.size is None else fault.size
+        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("range", ""))
+        start = int(wanted[1]) if wanted and not fault.no_ranges else 0
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
+        self._head(206 if start else 200, {**headers, "Content-Length": str(size - start)})
+        if with_body:
+            body = bytes([data[0] ^ 1]) + data[1:] if fault.corrupt else data
+            self._send_body(name, body[start:size], fault)
+
+    def _send_body(self, name: str, body: bytes, fault: Fault) -> None:
+        sent = 0
+        try:
+            while sent < len(body):
+                end = len(body)
+                if fault.drop_after is not None and sent < fault.drop_after:
+                    end = min(end, fault.drop_after)
+                piece = body[sent : min(end, sent + _PIECE)]
+                self.wfile.write(piece)
+                sent += len(piece)
+                self.hub.served[name] += len(piece)
+                if fault.drop_after is not None and sent == fault.drop_after and not self._at_fault(fault):
+                    return
+        except OSError:  # the client has left
             self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
-            return False
 
-        def _json(self, document: Any) -> None:
-            body = json.dumps(document).encode()
-            self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
-            self.wfile.write(body)
+    def _at_fault(self, fault: Fault) -> bool:
+        """Do what the fault says in the middle; say whether the answer goes on."""
+        self.wfile.flush()
+        if fault.gate is not None:
+            self.hub.held.set()
+            fault.gate.wait(60)
+            return True
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+        return False
 
-        def _refuse(self, status: int, headers: Mapping[str, str]) -> None:
-            self._head(status, {**headers, "Content-Length": "0"})
+    def _json(self, document: Any) -> None:
+        body = json.dumps(document).encode()
+        self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
+        self.wfile.write(body)
 
-        def _head(self, status: int, headers: Mapping[str, str]) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
+    def _refuse(self, status: int, headers: Mapping[str, str]) -> None:
+        self._head(status, {**headers, "Content-Length": "0"})
 
-    return Handler
+    def _head(self, status: int, headers: Mapping[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
 
 
 def _entry(name: str, data: bytes) -> dict[str, Any]:
