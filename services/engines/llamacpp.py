@@ -4,7 +4,7 @@ import errno
 import os
 import signal
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class LlamaCppOptions:
     Args:
         context_tokens: of one slot; llama.cpp's `n_ctx` is this times `slots`.
         temperature: for requests that name none; None for llama.cpp's own default. So `top_p`.
+        api_key: that requests must show; empty for none. `/health` is open.
     """
 
     model: Path
@@ -42,6 +43,7 @@ class LlamaCppOptions:
     threads: Threads
     temperature: float | None = None
     top_p: float | None = None
+    api_key: str = field(default="", repr=False)
 
 
 def serve(options: LlamaCppOptions) -> None:
@@ -93,6 +95,8 @@ def parameters(options: LlamaCppOptions, params: Any) -> Any:
     params.cpuparams_batch.n_threads = options.threads.batch
     params.n_threads_http = _HTTP_THREADS
     params.cache_ram_mib = _PROMPT_CACHE_MB
+    if options.api_key:
+        params.api_keys = [options.api_key]
     params.endpoint_metrics = True
     params.endpoint_slots = True
     params.use_jinja = True

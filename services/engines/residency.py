@@ -162,15 +162,20 @@ class Residency:
 
     # Leases
 
-    def lease(self, model_id: str, holder: str, now: float) -> Lease | None:
-        """Return a lease, or None while the model isn't ready for new requests; the holder waits no longer."""
+    def lease(self, model_id: str, holder: str, now: float, waiter: str = "") -> Lease | None:
+        """Return a lease, or None while the model isn't ready for new requests.
+
+        The holder waits no longer then, under its own name or as `waiter`.
+        """
         model = self.models[model_id]
-        promised = model.state == "ready" and holder in model.waiters and model_id not in self._queue
+        waits = holder in model.waiters or waiter in model.waiters
+        promised = model.state == "ready" and waits and model_id not in self._queue
         if not self._serves(model) and not promised:
             return None
         lease = Lease(secrets.token_hex(8), model_id, holder, now + self.limits.lease_s)
         model.leases[lease.id] = lease
         model.waiters.pop(holder, None)
+        model.waiters.pop(waiter, None)
         model.used_at = now
         return lease
 
@@ -320,8 +325,11 @@ class Residency:
         model.failures = 0
         self._enter(model, "ready", now)
 
-    def failed(self, model_id: str, now: float, reason: str) -> None:
-        """The engine did not start, or has ended by itself; its leases are over, and it is not tried again at once."""
+    def failed(self, model_id: str, now: float, reason: str, retry_after_s: float | None = None) -> None:
+        """The engine did not start, or has ended by itself; its leases are over.
+
+        It is not tried again before `retry_after_s`, by default a time that grows with each failure in a row.
+        """
         model = self.models[model_id]
         self._leave_queue(model_id)
         model.leases.clear()
@@ -329,7 +337,9 @@ class Residency:
         model.taken = 0
         model.draining = model.unload_asked = False
         model.failures += 1
-        model.retry_at = now + min(_LONGEST_COOLDOWN_S, _FIRST_COOLDOWN_S * 2 ** (model.failures - 1))
+        if retry_after_s is None:
+            retry_after_s = min(_LONGEST_COOLDOWN_S, _FIRST_COOLDOWN_S * 2 ** (model.failures - 1))
+        model.retry_at = now + retry_after_s
         self._enter(model, "failed", now, reason)
 
     def unload_began(self, model_id: str, now: float) -> None:

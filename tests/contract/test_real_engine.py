@@ -6,7 +6,6 @@ What a model of this size says is not asserted, but for what the wire guarantees
 import asyncio
 import contextlib
 import json
-import sys
 from pathlib import Path
 
 import httpx
@@ -15,8 +14,10 @@ import openai
 import pydantic
 import pytest
 
-from services.cli.plan import catalogue
-from services.engines.serving import resolve
+from services.engines.launching import launch_spec
+from services.engines.offers import find_offer, offers_here
+from services.engines.packaged import locate
+from services.engines.recipes import load_recipes
 from services.gateway.app import create_app
 from services.gateway.settings import GatewaySettings
 from tests.contract.test_openai_client import ask
@@ -29,13 +30,20 @@ CONTEXT = 1024
 
 @contextlib.asynccontextmanager
 async def running_stack(folder: Path):
-    model = resolve("", {"LLAMACPP_CONTEXT": str(CONTEXT), "LLAMACPP_SLOTS": "4"})
+    variables = {"LLAMACPP_CONTEXT": str(CONTEXT), "LLAMACPP_SLOTS": "4"}
+    offer = find_offer("smollm2", offers_here(load_recipes(), variables))
     port = free_port()
-    engine = [sys.executable, "-m", "services.cli.main", "engine", "llamacpp", *model.arguments(port)]
-    (folder / "catalogue.json").write_text(json.dumps(catalogue(model, port)))
+    spec, _, _ = launch_spec(offer, locate(offer.recipe.source), port, api_key="", variables=variables)
+    backend = {
+        "name": "llamacpp",
+        "url": f"http://127.0.0.1:{port}",
+        "engine": "llamacpp",
+        "models": [offer.facts(offer.recipe.aliases)],
+    }
+    (folder / "catalogue.json").write_text(json.dumps({"default": offer.id, "backends": [backend]}))
     settings = GatewaySettings(api_keys=(KEY,), catalogue=folder / "catalogue.json")
     async with (
-        run_process(engine, ready_url=f"http://127.0.0.1:{port}/health", timeout_s=60),
+        run_process(list(spec.command), ready_url=f"http://127.0.0.1:{port}/health", timeout_s=60),
         running(create_app(settings)) as url,
     ):
         yield url

@@ -1,13 +1,8 @@
-"""`sparkstack engine`: one engine in the foreground; and what `up` needs to know of the model."""
+"""`sparkstack engine`: one engine in the foreground. Light: it is imported before it is started, not sooner."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-
-if TYPE_CHECKING:
-    from services.engines.serving import Served
 
 
 @click.group(short_help="run one engine in the foreground")
@@ -29,6 +24,12 @@ def engine() -> None:
 @click.option("--threads-batch", type=click.IntRange(1), help="that read prompts  [default: all cores]")
 @click.option("--temperature", type=click.FloatRange(0), help="for requests that name none")
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="for requests that name none")
+@click.option(
+    "--api-key",
+    envvar="ENGINE_API_KEY",
+    default="",
+    help="that requests must show; not on the command line, where all users of the machine see it [ENGINE_API_KEY]",
+)
 def llamacpp(
     model: Path,
     model_id: str,
@@ -39,11 +40,12 @@ def llamacpp(
     threads_batch: int | None,
     temperature: float | None,
     top_p: float | None,
+    api_key: str,
 ) -> None:
     """Serve a GGUF file with llama.cpp."""
     from services.engines.gguf import GgufError
     from services.engines.llamacpp import EngineError, LlamaCppOptions, serve
-    from services.engines.serving import id_of
+    from services.engines.own_file import id_of
     from services.engines.threads import Threads, default_threads
 
     default = default_threads()
@@ -56,24 +58,9 @@ def llamacpp(
         threads=Threads(threads or default.decode, threads_batch or default.batch),
         temperature=temperature,
         top_p=top_p,
+        api_key=api_key,
     )
     try:
         serve(options)
     except (GgufError, EngineError) as error:
-        raise click.ClickException(str(error)) from None
-
-
-def resolve_model(gguf: str, variables: Mapping[str, str]) -> "Served":
-    """Return what the stack is to serve: the file `gguf`, or the default recipe where that is empty.
-
-    Raises:
-        click.ClickException: with a sentence that says what to do.
-    """
-    from services.engines.gguf import GgufError
-    from services.engines.recipes import RecipeError
-    from services.engines.serving import ServingError, resolve
-
-    try:
-        return resolve(gguf, variables)
-    except (GgufError, RecipeError, ServingError) as error:
         raise click.ClickException(str(error)) from None

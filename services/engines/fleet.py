@@ -1,0 +1,178 @@
+"""The engines that run: written down, taken over, looked at."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import httpx
+import structlog
+
+from services.engines.canary import CanaryResult, canary
+from services.engines.health import EngineTarget, ProgressWatch, Verdict
+from services.engines.journal import Journal, Running
+from services.engines.launching import launch_spec
+from services.engines.offers import Offer
+from services.engines.recipes import RecipeError
+from services.engines.runtimes import EngineStartError, Instance, Runtime
+from services.engines.signals import gather
+from services.engines.starting import Engine
+from services.engines.store import ModelStore
+from services.engines.watchdog import Watchdog
+
+_log = structlog.get_logger("engines")
+_LOOK_S = 2.0
+_STOP_GRACE_S = 10.0
+_CANARY_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Death:
+    """An engine that has to go.
+
+    Args:
+        retry_after_s: when it may be loaded again; None for not by itself.
+    """
+
+    model: str
+    reason: str
+    retry_after_s: float | None
+
+
+class Fleet:
+    """The engines of this stack, by model."""
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        store: ModelStore,
+        journal: Journal,
+        client: httpx.AsyncClient,
+        restart_stalled: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.engines: dict[str, Engine] = {}
+        self.verdicts: dict[str, Verdict] = {}
+        self._runtime = runtime
+        self._store = store
+        self._journal = journal
+        self._client = client
+        self._restart_stalled = restart_stalled
+        self._clock = clock
+        self._watches: dict[str, ProgressWatch] = {}
+        self._watchdogs: dict[str, Watchdog] = {}
+        self._canaries: dict[str, CanaryResult] = {}
+        self._look_now = asyncio.Event()
+
+    async def adopt(self, offers: Mapping[str, Offer]) -> list[Engine]:
+        """Take over the engines that an earlier service has left running; end those that nobody knows."""
+        instances = await self._runtime.instances()
+        kept = []
+        for record in await asyncio.to_thread(self._journal.running):
+            instance = instances.get(record.instance)
+            offer = offers.get(record.model)
+            if offer is None or instance is None or instance.state != "running":
+                continue
+            if not await asyncio.to_thread(self._is_same, offer, record):
+                continue
+            kept.append(await self._take_over(offer, record, instance))
+            del instances[record.instance]
+        for name in instances:
+            _log.warning("engine.unknown", instance=name, doing="ending it")
+            await self._runtime.stop(name, grace_s=_STOP_GRACE_S)
+        await self._write()
+        return kept
+
+    async def _take_over(self, offer: Offer, record: Running, instance: Instance) -> Engine:
+        target = EngineTarget(offer.id, offer.engine, f"http://127.0.0.1:{record.port}", record.api_key, offer.id)
+        engine = Engine(offer, record.instance, record.port, target, record.digest, record.taken, instance.pids)
+        engine.on_gpu = record.on_gpu
+        self.engines[offer.id] = engine
+        _log.info("engine.adopted", model=offer.id, port=record.port)
+        return engine
+
+    def _is_same(self, offer: Offer, record: Running) -> bool:
+        """Say whether it would be started in the same way today."""
+        try:
+            path = self._store.path_of(offer.recipe)
+            return launch_spec(offer, path, record.port, record.api_key)[2] == record.digest
+        except (RecipeError, EngineStartError):
+            return False
+
+    async def add(self, engine: Engine) -> None:
+        """Note an engine that answers."""
+        self.engines[engine.offer.id] = engine
+        await self._write()
+
+    async def remove(self, model_id: str, *, at_once: bool = False) -> None:
+        """End an engine and forget it; one that isn't there is no error."""
+        engine = self.engines.pop(model_id, None)
+        for memory in (self.verdicts, self._watches, self._canaries):
+            memory.pop(model_id, None)
+        if engine is not None:
+            await self._runtime.stop(engine.instance, grace_s=0 if at_once else _STOP_GRACE_S)
+            await self._write()
+
+    def look_now(self) -> None:
+        """Have the next look at once."""
+        self._look_now.set()
+
+    async def until_next_look(self) -> None:
+        """Wait for the time of the next look, or until somebody misses an engine."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_S):
+                await self._look_now.wait()
+        self._look_now.clear()
+
+    async def look(self, open_requests: Callable[[str], int]) -> list[Death]:
+        """Look at every engine once; return those that have to go."""
+        instances = await self._runtime.instances()
+        looks = [
+            self._look_at(model_id, engine, instances.get(engine.instance), open_requests(model_id))
+            for model_id, engine in list(self.engines.items())
+        ]
+        return [death for death in await asyncio.gather(*looks) if death is not None]
+
+    async def _look_at(
+        self, model_id: str, engine: Engine, instance: Instance | None, open_requests: int
+    ) -> Death | None:
+        engine.pids = instance.pids if instance is not None and instance.state == "running" else ()
+        signals = await gather(self._client, engine.target, engine.pids, open_requests)
+        verdict = self._watches.setdefault(model_id, ProgressWatch()).observe(signals)
+        self.verdicts[model_id] = verdict
+        watchdog = self._watchdogs.setdefault(model_id, Watchdog())
+        action = watchdog.decide(verdict, self._canaries.pop(model_id, None), self._clock())
+        if action.kind == "canary":
+            capabilities = engine.offer.recipe.capabilities
+            self._canaries[model_id] = await canary(self._client, engine.target, capabilities, _CANARY_TIMEOUT_S)
+            self.look_now()
+        elif action.kind == "restart" and (verdict.state == "dead" or self._restart_stalled):
+            return Death(model_id, _reason(action.reason, instance), action.retry_after_s)
+        elif action.kind == "give_up":
+            return Death(model_id, _reason(action.reason, instance), None)
+        return None
+
+    async def _write(self) -> None:
+        running = [
+            Running(
+                model=engine.offer.id,
+                instance=engine.instance,
+                engine=engine.offer.engine,
+                port=engine.port,
+                api_key=engine.target.api_key,
+                taken=engine.taken,
+                digest=engine.digest,
+                on_gpu=engine.on_gpu,
+            )
+            for engine in self.engines.values()
+        ]
+        await asyncio.to_thread(self._journal.write_running, running)
+
+
+def _reason(reason: str, instance: Instance | None) -> str:
+    if instance is None or instance.state != "exited" or instance.exit_status is None:
+        return reason
+    status = instance.exit_status
+    return f"{reason}: {f'killed by signal {-status}' if status < 0 else f'it ended with status {status}'}"
