@@ -24,8 +24,10 @@ LLAMACPP_GPU = 5 * _GIB
 # Ollama runs ggml's engine as llama.cpp does, beside a server in Go of some 100 MB.
 OLLAMA_GPU = 5 * _GIB + 200 * _MB
 
-# While vLLM loads, 17 to 19 GiB more than the weights were seen for some ten seconds, before the KV cache is taken.
+# While vLLM loads a large model, 17 to 19 GiB more than the weights were seen for some ten seconds, before the KV cache
+# is taken. A small one has less to copy: its weights once more, and what compiling takes.
 GPU_LOAD_SPIKE = 19 * _GIB
+SMALL_LOAD_SPIKE = 4 * _GIB
 
 # --- on a CPU
 # llama.cpp's process with Python and its libraries (measured: 70 to 75 MB, whatever the slots and the context).
@@ -78,4 +80,5 @@ def load_transient(engine: str, facts: MemoryFacts, held_bytes: int, *, gpu: boo
     """Return the bytes above the settled use that an engine takes for seconds while it loads."""
     if not gpu or engine not in RESERVING_ENGINES:
         return 0
-    return max(0, facts.weight_bytes + GPU_LOAD_SPIKE * nodes - held_bytes)
+    spike = min(GPU_LOAD_SPIKE * nodes, facts.weight_bytes + SMALL_LOAD_SPIKE * nodes)
+    return max(0, facts.weight_bytes + spike - held_bytes)

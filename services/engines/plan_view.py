@@ -10,7 +10,7 @@ from services.engines.recipes import Anchor
 WIDTH = 80
 _BAR = 72
 _BLOCKS = {"weights": "█", "KV cache": "▓", "engine": "▒", "host reserve": "░", "free": "·"}
-_ENGINE_NAMES = {
+ENGINE_NAMES = {
     "llamacpp": "llama.cpp",
     "vllm": "vLLM",
     "sglang": "SGLang",
@@ -31,7 +31,7 @@ def table(plan: Plan) -> list[str]:
     rows: list[tuple[str, ...]] = [("GiB", "weights", "KV cache", "engine", "held")]
     for model in plan.models:
         parts = (model.weights_bytes, kv_held(model), model.overhead_bytes, model.held_bytes)
-        rows.append((f"{model.model_id} ({_ENGINE_NAMES[model.engine]})", *map(amount, parts)))
+        rows.append((f"{model.model_id} ({ENGINE_NAMES[model.engine]})", *map(amount, parts)))
     rows.append(("host reserve", "", "", "", amount(plan.reserve_bytes)))
     rows.append((f"total, of {amount(plan.available_bytes)}", "", "", "", amount(plan.total_bytes)))
     first = max(len(row[0]) for row in rows)
@@ -104,7 +104,7 @@ def _too_small(model: ModelPlan) -> str:
     need = model.sizing.kv.size(model.context_tokens, model.required_sequences)
     return (
         f"It does not fit: {requests} of {model.context_tokens:,} tokens need {amount(need)} GiB of KV cache, and "
-        f"what {_ENGINE_NAMES[model.engine]} holds leaves {amount(max(0, room))} GiB for it."
+        f"what {ENGINE_NAMES[model.engine]} holds leaves {amount(max(0, room))} GiB for it."
     )
 
 
@@ -116,15 +116,19 @@ def _items(sentences: Iterable[str]) -> Iterator[str]:
 
 
 def _model_lines(model: ModelPlan, *, named: bool) -> list[str]:
-    lines = [model.model_id] if named else []
-    if model.utilization is not None:
+    lines = [f"{model.model_id} ({ENGINE_NAMES[model.engine]})"] if named else []
+    pool = model.sizing.arguments.kv_cache_bytes
+    if pool is not None:
+        lines += wrap(f"Its KV cache is a pool of {amount(pool)} GiB; requests that find no room in it wait.")
+    elif model.utilization is not None:
         lines += wrap(
-            f"{_ENGINE_NAMES[model.engine]} takes {model.utilization:.0%} of the memory at its start and holds it; its "
+            f"{ENGINE_NAMES[model.engine]} takes {model.utilization:.0%} of the memory at its start and holds it; its "
             "KV cache has what weights and engine leave."
         )
+    asked = model.sizing.kv.size(model.context_tokens, model.sequences)
     lines += wrap(
-        f"KV cache: {model.kv_dtype}, {_per_token(model.kv_bytes_per_token)} a token; asked for: {model.sequences} × "
-        f"{model.context_tokens:,} tokens."
+        f"KV cache: {model.kv_dtype}, {model.kv_bytes_per_token:,} bytes a token; asked for: {model.sequences} × "
+        f"{model.context_tokens:,} tokens, {amount(asked)} GiB."
     )
     if model.max_context_tokens:
         at_once = "one request" if model.required_sequences == 1 else f"{model.required_sequences} requests at a time"
@@ -133,7 +137,7 @@ def _model_lines(model: ModelPlan, *, named: bool) -> list[str]:
     else:
         lines.append("No context fits.")
     lines += wrap(ceiling_sentence(model)) if model.ceiling_tok_per_s else []
-    lines += [line for anchor in model.anchors for line in wrap(f"Measured: {anchor_text(anchor)}.")]
+    lines += [line for anchor in model.anchors for line in wrap(f"Measured: {anchor_text(model, anchor)}.")]
     return lines + [line for remark in model.remarks for line in wrap(f"{remark}.")]
 
 
@@ -147,13 +151,21 @@ def ceiling_sentence(model: ModelPlan) -> str:
     )
 
 
-def anchor_text(anchor: Anchor) -> str:
-    """Return a measured speed: where, what, how fast."""
-    where = " ".join(filter(None, (anchor.machine, _ENGINE_NAMES[anchor.engine], anchor.version)))
+def anchor_text(model: ModelPlan, anchor: Anchor) -> str:
+    """Return a measured speed: how fast, where, and what else is to be known."""
+    where = " ".join(filter(None, (anchor.machine, ENGINE_NAMES[anchor.engine], anchor.version)))
     decode = f"{anchor.decode_tok_per_s:g} tok/s decoding" if anchor.decode_tok_per_s else ""
-    prefill = f"{anchor.prefill_tok_per_s:g} tok/s reading the prompt" if anchor.prefill_tok_per_s else ""
-    note = f" ({anchor.note})" if anchor.note else ""
-    return f"{' and '.join(filter(None, (decode, prefill)))} on {where}{note}"
+    prefill = f"{anchor.prefill_tok_per_s:,g} tok/s reading the prompt" if anchor.prefill_tok_per_s else ""
+    notes = "; ".join(filter(None, (anchor.note, above_ceiling(model, anchor))))
+    return f"{' and '.join(filter(None, (decode, prefill)))} on {where}" + (f" ({notes})" if notes else "")
+
+
+def above_ceiling(model: ModelPlan, anchor: Anchor) -> str:
+    """Return how a speed can be above the ceiling of its machine; empty where it isn't."""
+    ceiling = model.short_ceiling_tok_per_s
+    if ceiling is None or anchor.machine != model.sizing.machine.name:
+        return ""
+    return "above the ceiling, so with speculation" if (anchor.decode_tok_per_s or 0.0) > ceiling else ""
 
 
 def amount(size: int) -> str:
@@ -165,10 +177,6 @@ def amount(size: int) -> str:
 def speed(tokens_per_s: float) -> str:
     """Return tokens a second with one decimal, with none from 100."""
     return f"{tokens_per_s:.1f}" if tokens_per_s < 100 else f"{tokens_per_s:,.0f}"
-
-
-def _per_token(size: int) -> str:
-    return f"{size:,} bytes"
 
 
 def wrap(sentence: str, width: int = WIDTH) -> list[str]:
