@@ -4,18 +4,22 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
 from dotenv import dotenv_values
 
+from services.engines.settings import EnginesSettings
 from services.gateway.settings import GatewaySettings
 from services.kit.settings import describe_settings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / ".env.example"
-OURS = re.compile(r"(?:GATEWAY|LLAMACPP|SPARKSTACK)_[A-Z_]*[A-Z]|MODE|GGUF|LOG_LEVEL")
+OURS = re.compile(r"(?:GATEWAY|ENGINES|LLAMACPP|SPARKSTACK)_[A-Z_]*[A-Z]|MODE|MODELS|GGUF|LOG_LEVEL")
 # They say where .env is, or mark our own processes: nothing that .env could set.
 NOT_SETTINGS = {"SPARKSTACK_HOME", "SPARKSTACK_STATE", "SPARKSTACK_UNIT"}
 # Set for the stack by `make up`, where the gateway alone has another default.
 STACK_DEFAULTS = {"GATEWAY_OLLAMA_PORT": "11434"}
+SETTINGS = [GatewaySettings, EnginesSettings]
+READ_ELSEWHERE = {"ENGINES_VLLM_PYTHON", "ENGINES_SGLANG_PYTHON"}
 SPOKEN = {"False": "0", "True": "1"}
 
 
@@ -24,18 +28,24 @@ def example() -> dict[str, str]:
     return dict(re.findall(r"^#?([A-Z][A-Z0-9_]*)=(.*)$", EXAMPLE.read_text(), re.MULTILINE))
 
 
-def test_each_variable_of_the_gateway_is_in_the_example() -> None:
-    assert {row.variable for row in describe_settings(GatewaySettings)} <= example().keys()
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_each_variable_of_a_service_is_in_the_example(settings) -> None:
+    assert {row.variable for row in describe_settings(settings)} - NOT_SETTINGS <= example().keys()
 
 
-def test_the_example_names_no_gateway_variable_that_is_not_read() -> None:
-    read = {row.variable for row in describe_settings(GatewaySettings)}
-    assert {name for name in example() if name.startswith("GATEWAY_")} <= read
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_the_example_names_no_variable_of_a_service_that_is_not_read(settings) -> None:
+    read = {row.variable for row in describe_settings(settings)} | READ_ELSEWHERE
+    prefix = str(settings.model_config["env_prefix"])
+    assert {name for name in example() if name.startswith(prefix)} <= read
 
 
-def test_the_defaults_in_the_example_are_those_of_the_code() -> None:
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_the_defaults_in_the_example_are_those_of_the_code(settings) -> None:
     shown = example()
-    for row in describe_settings(GatewaySettings):
+    for row in describe_settings(settings):
+        if row.variable in NOT_SETTINGS:
+            continue
         default = STACK_DEFAULTS.get(row.variable, SPOKEN.get(row.default, row.default))
         assert (row.variable, shown[row.variable]) == (row.variable, default)
 
@@ -51,5 +61,5 @@ def test_each_variable_that_the_code_names_is_in_the_example() -> None:
             tree = ast.walk(ast.parse(path.read_text()))
             words = [node.value for node in tree if isinstance(node, ast.Constant) and isinstance(node.value, str)]
             named |= {word for word in words if OURS.fullmatch(word)}
-    assert {"MODE", "LLAMACPP_PORT", "SPARKSTACK_API_KEY"} <= named
+    assert {"MODE", "LLAMACPP_SLOTS", "SPARKSTACK_API_KEY"} <= named
     assert named - NOT_SETTINGS <= example().keys()
