@@ -23,9 +23,6 @@ from services.engines.recipes import Anchor, EngineName, Recipe, load_recipes
 TARGET = Path(__file__).with_name("memory-plan.md")
 SEVENTY = "llama-3.3-70b-instruct-nvfp4"
 CONTEXTS = (65_536, 131_072)
-# What the course says of Llama 70B: bytes a token with an FP8 cache, memory beside the weights, tokens in it.
-COURSE_TOKEN_BYTES = 650_000
-COURSE_WEIGHTS_GB, COURSE_ROOM_GB = 35, 93
 LAPTOP = "8 GiB"
 
 _PLAN_COLUMNS = (
@@ -241,19 +238,19 @@ def _seventy_words() -> str:
     tokens = room // found.kv_bytes_per_token
     trained = found.sizing.recipe.context_tokens
     shorts = [found.sizing.ceiling(context) or 0.0 for context in (0, *CONTEXTS)]
-    course_tokens = COURSE_ROOM_GB * 1e9 / COURSE_TOKEN_BYTES
+    course_tokens = capacity.COURSE_ROOM_GB * 1e9 / capacity.COURSE_TOKEN_BYTES
     in_float32 = 2 * facts.attention_layers * facts.kv_heads * facts.head_dim * 4
     return f"""\
-The course says: weights of ~{COURSE_WEIGHTS_GB} GB and an FP8 cache leave ~{COURSE_ROOM_GB} GB, a token takes ~0.65 MB,
+The course says: weights of ~{capacity.COURSE_WEIGHTS_GB} GB and an FP8 cache leave ~{capacity.COURSE_ROOM_GB} GB, a token takes ~0.65 MB,
 so about 140K tokens are the most and 64K are practical; elsewhere it says 64–128K. The range holds, the way to it
 doesn't:
 
 | | the course | here | why |
 |---|---|---|---|
-| weights | {COURSE_WEIGHTS_GB} GB | {facts.weight_bytes / 1e9:.1f} GB | 4 bits a weight leave out NVFP4's scales (4.5 bits), and embeddings and output, which stay in 16 bits |
+| weights | {capacity.COURSE_WEIGHTS_GB} GB | {facts.weight_bytes / 1e9:.1f} GB | 4 bits a weight leave out NVFP4's scales (4.5 bits), and embeddings and output, which stay in 16 bits |
 | engine and reserve | none | {found.overhead_bytes / 1e9:.1f} and {SPARK_128_RESERVE_BYTES / 1e9:.1f} GB | CUDA graphs, activations; the system |
 | a token | 0.65 MB | {found.kv_bytes_per_token:,} bytes | 2 × {facts.attention_layers} layers × {facts.kv_heads} KV heads × {facts.head_dim} × 1 byte. 0.65 MB is four times that: {in_float32:,} bytes are the same values in float32 |
-| room for the cache | {COURSE_ROOM_GB} GB | {room / 1e9:.1f} GB | at a utilization of 0.85, the most that one engine should have |
+| room for the cache | {capacity.COURSE_ROOM_GB} GB | {room / 1e9:.1f} GB | at a utilization of 0.85, the most that one engine should have |
 | tokens in it | {course_tokens:,.0f} | {tokens:,} | two errors that partly cancel: too much room, and tokens that are too large |
 
 So memory does not limit the context: the model was trained for {trained:,} tokens, and {tokens / trained:.1f} requests of

@@ -10,6 +10,7 @@ from typing import Literal
 from services.engines.draft_weights import BYTES_PER_WEIGHT
 from services.engines.machines import GIB, Machine, machine
 from services.engines.overheads import LLAMACPP_GPU, VLLM_GPU
+from services.engines.recipes import MemoryFacts
 
 # --- the shape of a model (Llama 3.1: 8B has 32 layers of 4,096, 70B 80 of 8,192, 405B 126 of 16,384)
 _HIDDEN_PER_LAYER = 128
@@ -34,6 +35,10 @@ _NF4_BYTES = (4 + 0.127) / 8
 
 # --- serving: so many tokens of all requests together
 SERVING_TOKENS = 32_768
+
+# --- what the course says of a Llama of 70B with weights in 4 bits and an FP8 cache
+COURSE_TOKEN_BYTES = 650_000
+COURSE_WEIGHTS_GB, COURSE_ROOM_GB = 35, 93
 
 Kind = Literal["full", "qlora", "serve"]
 
@@ -120,6 +125,24 @@ def shape(parameters: float) -> tuple[float, float]:
     """Return layers and hidden size of a model with so many parameters; whole numbers don't matter here."""
     layers = (max(parameters, 1) / (_WEIGHTS_PER_HIDDEN_SQUARED * _HIDDEN_PER_LAYER**2)) ** (1 / 3)
     return layers, _HIDDEN_PER_LAYER * layers
+
+
+def course_remarks(facts: MemoryFacts, bytes_per_token: int) -> list[str]:
+    """Return what the course says of a Llama of 70B and why it is so; [] for other models and wider caches."""
+    dimensions = (facts.attention_layers, facts.kv_heads, facts.head_dim)
+    if dimensions != (80, 8, 128) or bytes_per_token != 2 * 80 * 8 * 128:
+        return []
+    tokens = COURSE_ROOM_GB * 10**9 // COURSE_TOKEN_BYTES // 1000
+    claim = (
+        f"A course on the Spark says 64K to 128K tokens, and 140K at most, for 70B in 4 bits: {COURSE_ROOM_GB} GB "
+        f"beside {COURSE_WEIGHTS_GB} GB of weights hold {tokens}K tokens of 0.65 MB"
+    )
+    truth = (
+        f"0.65 MB is float32: in FP8 a token takes 2 × 80 layers × 8 heads × 128 = {bytes_per_token:,} bytes. The "
+        f"weights take {facts.weight_bytes / 1e9:.1f} GB with scales and 16-bit embeddings, and engine and reserve "
+        "count too: the range holds all the same, as docs/memory-plan.md shows"
+    )
+    return [claim, truth]
 
 
 def _training(layers: float, hidden: float) -> dict[str, float]:

@@ -176,7 +176,7 @@ def _write(draft: Draft, engine: str) -> str:
     else:
         _choose_share(draft, document, engine)
     _checked(draft, document)
-    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000)
+    text = yaml.safe_dump(document, sort_keys=False, width=1000)
     return _HEAD + _marked(text, draft.doubts)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from services.engines.capacity import course_remarks
 from services.engines.kv_cache import KVDtypeError
 from services.engines.machines import GIB, Machine
 from services.engines.plan_advice import advise
@@ -243,6 +244,9 @@ def _kv_bytes(sizing: Sizing, context: int, sequences: int, required: int) -> in
 def _remarks(sizing: Sizing, asked_dtype: str | None) -> Iterable[str]:
     if asked_dtype and asked_dtype != sizing.kv_dtype:
         yield f"{sizing.engine} has no {asked_dtype} KV cache; its 8-bit type is {sizing.kv_dtype}, planned here"
+    if sizing.arguments.device == "gpu" and not sizing.machine.gpu:
+        yield f"{sizing.engine} runs it on a GPU, and no GPU that shares this machine's memory was found"
+    yield from course_remarks(sizing.facts, round(sizing.kv.bytes_per_token))
 
 
 def plan(models: Iterable[ModelPlan], machine: Machine, *, reserve_bytes: int | None = None) -> Plan:

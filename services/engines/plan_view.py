@@ -10,6 +10,7 @@ from services.engines.recipes import Anchor
 WIDTH = 80
 _BAR = 72
 _BLOCKS = {"weights": "█", "KV cache": "▓", "engine": "▒", "host reserve": "░", "free": "·"}
+_PLAIN = str.maketrans("█▓▒░·×÷", "#=+-.x/")
 ENGINE_NAMES = {
     "llamacpp": "llama.cpp",
     "vllm": "vLLM",
@@ -24,6 +25,15 @@ def show(plan: Plan) -> str:
     parts = [[_machine_line(plan.machine)], table(plan), bar(plan), _verdict(plan)]
     parts += [_model_lines(model, named=len(plan.models) > 1) for model in plan.models]
     return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def in_encoding(text: str, encoding: str | None) -> str:
+    """Return a text that a terminal of this encoding can show: plain signs where it has no blocks."""
+    try:
+        text.encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        return text.translate(_PLAIN).encode("ascii", errors="replace").decode("ascii")
+    return text
 
 
 def table(plan: Plan) -> list[str]:
@@ -99,12 +109,19 @@ def _verdict(plan: Plan) -> list[str]:
 
 
 def _too_small(model: ModelPlan) -> str:
-    requests = "one request" if model.required_sequences == 1 else f"{model.required_sequences} requests"
+    engine = ENGINE_NAMES[model.engine]
     room = model.sizing.kv_room(model.context_tokens) or 0
+    if room <= 0:
+        fixed = model.weights_bytes + model.overhead_bytes
+        return (
+            f"It does not fit: weights and engine of {model.model_id} need {amount(fixed)} GiB, and what {engine} "
+            f"takes of the memory is {amount(model.held_bytes)} GiB."
+        )
+    requests = "one request" if model.required_sequences == 1 else f"{model.required_sequences} requests"
     need = model.sizing.kv.size(model.context_tokens, model.required_sequences)
     return (
-        f"It does not fit: {requests} of {model.context_tokens:,} tokens need {amount(need)} GiB of KV cache, and "
-        f"what {ENGINE_NAMES[model.engine]} holds leaves {amount(max(0, room))} GiB for it."
+        f"It does not fit: the KV cache of {requests} of {model.context_tokens:,} tokens needs {amount(need)} GiB, and "
+        f"what {engine} holds leaves {amount(room)} GiB for it."
     )
 
 

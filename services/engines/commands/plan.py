@@ -1,6 +1,7 @@
 """`sparkstack plan`: whether models fit on a machine, before anything is loaded."""
 
 import json
+import sys
 
 import click
 
@@ -52,7 +53,7 @@ def plan(
     """
     from services.engines.machines import MachineError
     from services.engines.memory import PlanError
-    from services.engines.plan_view import show
+    from services.engines.plan_view import in_encoding, show
     from services.engines.planning import Wishes, plan_named
     from services.engines.recipes import RecipeError
 
@@ -60,5 +61,6 @@ def plan(
         found = plan_named(models, machine_name, Wishes(context, sequences, kv_dtype, utilization))
     except (MachineError, PlanError, RecipeError) as error:
         raise click.UsageError(str(error), ctx) from None
-    click.echo(json.dumps(found.document(), indent=1) if as_json else show(found))
+    text = json.dumps(found.document(), indent=1) if as_json else show(found)
+    click.echo(in_encoding(text, sys.stdout.encoding))
     ctx.exit(0 if found.fits else NOT_FITTING)

@@ -2,7 +2,10 @@
 
 import pytest
 
-from services.engines.capacity import CLAIMS, shape
+from services.engines.capacity import CLAIMS, COURSE_ROOM_GB, COURSE_TOKEN_BYTES, course_remarks, shape
+from services.engines.machines import machine
+from services.engines.memory import plan_model
+from services.engines.tests.planned_recipes import llama_70b, qwen36_35b
 
 CASES = [case for claim in CLAIMS for case in claim.cases]
 
@@ -48,3 +51,20 @@ def test_mixed_precision_with_float32_moments_halves_the_model():
 def test_the_shape_is_near_that_of_llama(billions, layers, hidden):
     found = shape(billions * 1e9)
     assert found == (pytest.approx(layers, rel=0.16), pytest.approx(hidden, rel=0.16))
+
+
+def test_a_plan_for_70b_says_what_the_course_says_and_why():
+    spark = machine("spark-128")
+    for context in (65_536, 131_072):
+        found = plan_model(llama_70b(), "vllm", spark, context_tokens=context, sequences=1)
+        text = " ".join(found.remarks)
+        assert found.holds
+        for part in ("64K to 128K", "hold 143K tokens of 0.65 MB", "0.65 MB is float32", "163,840 bytes", "42.7 GB"):
+            assert part in text
+    assert pytest.approx(4 * 163_840, rel=0.01) == COURSE_TOKEN_BYTES
+    assert COURSE_ROOM_GB * 10**9 // COURSE_TOKEN_BYTES == 143_076
+
+
+def test_other_models_and_caches_are_not_the_courses():
+    assert course_remarks(qwen36_35b().memory, 14192) == []
+    assert course_remarks(llama_70b().memory, 327_680) == []

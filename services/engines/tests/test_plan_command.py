@@ -4,10 +4,10 @@ import pytest
 from click.testing import CliRunner
 
 from services.engines.commands.plan import NOT_FITTING, plan
-from services.engines.machines import machine
+from services.engines.machines import machine, this_machine
 from services.engines.memory import plan as sum_up
 from services.engines.memory import plan_model
-from services.engines.plan_view import bar, show
+from services.engines.plan_view import bar, in_encoding, show
 from services.engines.planning import Wishes, plan_named
 from services.engines.tests.planned_recipes import llama_70b, recipe
 
@@ -107,8 +107,27 @@ def test_a_ceiling_stands_beside_what_was_measured():
 def test_a_share_that_is_too_small_is_explained():
     where = machine("spark-128")
     text = show(sum_up([plan_model(llama_70b(utilization=0.5), "vllm", where, context_tokens=131072)], where))
-    assert "one request of 131,072 tokens" in " ".join(text.split())
+    assert "the KV cache of one request of 131,072 tokens needs 20.0 GiB" in " ".join(text.split())
     assert "a higher utilization: --utilization 0." in text
+
+
+def test_a_share_that_is_smaller_than_the_weights_is_explained():
+    where = machine("24 GiB")
+    found = sum_up([plan_model(llama_70b(), "vllm", where)], where)
+    text = " ".join(show(found).split())
+    assert found.total_bytes < found.available_bytes
+    assert "weights and engine of made-in-the-test need 54.8 GiB, and what vLLM takes of the memory is 19.2 GiB" in text
+    assert "a larger machine: --machine spark-128" in text
+
+
+def test_a_recipe_for_a_gpu_on_a_machine_without_one_is_remarked(tmp_path):
+    (tmp_path / "meminfo").write_text("MemTotal: 99999999 kB\nMemFree: 9 kB\nMemAvailable: 9 kB\nCached: 9 kB\n")
+    here = this_machine(gpus=tmp_path / "none", proc=tmp_path)
+    text = show(sum_up([plan_model(llama_70b(), "vllm", here)], here))
+    assert "no GPU that shares this machine's memory was found" in " ".join(text.split())
+    assert "At this moment 0.00 GiB of the machine are available" in show(
+        sum_up([plan_model(recipe(), "llamacpp", here)], here)
+    )
 
 
 def test_a_load_that_needs_more_than_is_left_is_announced():
@@ -129,3 +148,10 @@ def test_a_utilization_is_for_the_models_that_take_a_share():
     renamed = small.model_copy(update={"id": "small"})
     found = plan_named(["made-in-the-test", "small"], "spark-128", Wishes(utilization=0.6), recipes=[llama, renamed])
     assert [model.utilization for model in found.models] == [0.6, None]
+
+
+def test_a_terminal_without_blocks_gets_plain_signs():
+    reply = CliRunner(charset="latin-1").invoke(plan, ["smollm2", "--machine", "24GiB"])
+    assert reply.exit_code == 0
+    assert "# weights  = KV cache  + engine  - host reserve  . free" in reply.stdout
+    assert in_encoding("█ × 2", "utf-8") == "█ × 2"
