@@ -1,13 +1,12 @@
-"""What a renderer refuses, and how the targets differ. What it makes of each shipped recipe: test_rendering_golden.py."""
+"""What a renderer refuses, and how the targets differ; each shipped recipe is in test_rendering_golden.py."""
 
 import json
-import shlex
 
 import pytest
 import yaml
 
 from services.engines.recipes import EngineArguments, HubSource, find_recipe, load_recipes
-from services.engines.rendering import PORTS, RenderError, model_in_container, port_at, render, targets
+from services.engines.rendering import PORTS, RenderError, model_in_container, options, port_at, render, targets
 from services.engines.rendering.options import table
 from services.engines.threads import Threads
 
@@ -386,15 +385,8 @@ def test_the_served_name_is_the_recipes_id_unless_another_is_given():
 
 @pytest.mark.parametrize("engine", sorted(PORTS))
 def test_the_tables_are_sorted_and_name_each_option_once(engine):
-    from services.engines.rendering import options
-
     path = options._TABLES / f"{engine}.txt"
     names = [line.split()[0] for line in path.read_text().splitlines() if not line.startswith("#")]
     assert names == sorted(set(names))
     assert set(table(engine).values()) <= set(options._KINDS)
     assert path.read_text().startswith("# "), "where it is from"
-
-
-def test_a_rendered_command_survives_a_shell():
-    command = rendered(SPARK, "vllm").command
-    assert tuple(shlex.split(shlex.join(command))) == command
