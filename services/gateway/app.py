@@ -14,6 +14,7 @@ from services.gateway.adapters.openai_compatible import OpenAICompatible, Pool
 from services.gateway.backends import Backend, Backends
 from services.gateway.catalogue import Catalogue
 from services.gateway.catalogue_file import Listed, read_catalogue
+from services.gateway.demands import LeaseTimes
 from services.gateway.door import Door
 from services.gateway.exchange import Live
 from services.gateway.generate import HOT_ROUTES
@@ -32,8 +33,11 @@ from services.kit.middleware import DirectRoutes
 from services.kit.tracing import Tracer
 
 
-def create_app(settings: GatewaySettings) -> FastAPI:
+def create_app(settings: GatewaySettings, *, times: LeaseTimes | None = None) -> FastAPI:
     """Return the gateway in front of the backends of its settings and its catalogue file.
+
+    Args:
+        times: of the leases on models that are loaded on demand.
 
     Raises:
         SettingsError: a catalogue file that can't be read.
@@ -48,7 +52,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         pool = Pool(settings.connect_timeout_s)
-        app.state.door = door = _door(settings, listed, pool, live, metrics, app.state.tracer)
+        app.state.door = door = _door(settings, listed, pool, live, metrics, app.state.tracer, times)
         app.state.started_at = time.monotonic()
         routes = starlette_routes(door, [*HOT_ROUTES, *OLLAMA_ROUTES])
         app.router.routes.extend(routes)  # for the methods that they don't have
@@ -117,9 +121,10 @@ def _door(
     live: Live,
     metrics: GatewayMetrics,
     tracer: Tracer | None,
+    times: LeaseTimes | None,
 ) -> Door:
     catalogue = Catalogue(settings.aliases, settings.default_model or listed.default)
-    managed, leases = _on_demand(settings, listed, catalogue, pool, metrics)
+    managed, leases = _on_demand(settings, listed, catalogue, pool, metrics, times)
     backends = []
     for item in listed.backends:
         key = settings.backend_keys.get(item.name, "")
@@ -143,14 +148,20 @@ def _door(
 
 
 def _on_demand(
-    settings: GatewaySettings, listed: Listed, catalogue: Catalogue, pool: Pool, metrics: GatewayMetrics
+    settings: GatewaySettings,
+    listed: Listed,
+    catalogue: Catalogue,
+    pool: Pool,
+    metrics: GatewayMetrics,
+    times: LeaseTimes | None,
 ) -> tuple[ManagedModels | None, Leases | None]:
     """Return what is needed for models that the engines service loads, where there is one."""
     if not settings.engines_url:
         return None, None
     engines = HttpEnginesService(pool, settings.engines_url, settings.engines_key)
     managed = ManagedModels(engines, catalogue, listed.managed, default_fixed=bool(settings.default_model))
-    leases = Leases(engines, partial(OpenAICompatible, pool), managed.last_address, metrics, changed=managed.changed)
+    connect = partial(OpenAICompatible, pool)
+    leases = Leases(engines, connect, managed.last_address, metrics, changed=managed.changed, times=times)
     metrics.held.set_function(leases.held)
     metrics.leases.set_function(lambda: len(leases.all()))
     return managed, leases

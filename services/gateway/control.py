@@ -118,8 +118,8 @@ class EnginesService(Protocol):
     async def lost(self, lease_id: str, reason: str) -> None:
         """Say that a lease's engine could not be reached. The lease is over."""
 
-    async def load(self, model: str, *, pin: bool, wait: bool) -> dict[str, Any]:
-        """Load a model on purpose."""
+    async def load(self, model: str, *, pin: bool | None, wait: bool) -> dict[str, Any]:
+        """Load a model on purpose; `pin`: no other model takes its place (None: as it is)."""
 
     async def unload(self, model: str, *, force: bool) -> dict[str, Any]:
         """Unload a model when nobody holds it, or at once with `force`."""

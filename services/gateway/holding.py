@@ -9,11 +9,15 @@ from services.gateway.demands import Patience
 from services.gateway.exchange import Exchange
 from services.gateway.leases import Lease, Leases
 from services.gateway.metrics import GatewayMetrics
-from services.kit.errors import AppError, ModelLoading
+from services.kit.errors import AppError, EngineUnreachable, ModelLoading
 
 _QUIETLY_S = 0.2
 """What ends sooner is not worth a word: a refusal keeps its status, an answer the engine's own head."""
 _EVERY_S = 2.0
+_LOOK_S = 10.0
+"""For the engines service to see that an engine has gone."""
+_LOOK_AGAIN_S = 0.2
+_ANSWER_S = 1.0
 
 
 class TalkingPatience:
@@ -28,17 +32,23 @@ class TalkingPatience:
         self._model = model
         self._say = say
         self._every_s = min(every_s, _EVERY_S)
-        self._due = time.monotonic() + _QUIETLY_S
+        now = time.monotonic()
+        self._due = now + _QUIETLY_S
+        self._due_unknowing = now + _EVERY_S
+        """When a word is due though nothing is known of the wait: a busy machine, not a queue."""
         self._said: tuple[str, int | None] | None = None
 
     def pause_s(self, progress: Progress | None) -> float:
-        return max(0.0, self._due - time.monotonic())
+        return max(0.0, self._due_with(progress) - time.monotonic())
+
+    def _due_with(self, progress: Progress | None) -> float:
+        return self._due if progress is not None else max(self._due, self._due_unknowing)
 
     async def wait_on(self, progress: Progress | None) -> bool:
         known = progress or Progress()
         now = time.monotonic()
         news = self._said is not None and self._said != (known.state, known.position)
-        if now >= self._due or news:
+        if now >= self._due_with(progress) or news:
             self._said = (known.state, known.position)
             self._due = now + self._every_s
             await self._say(comment(self._model, known), known)
@@ -118,14 +128,23 @@ class LeaseHolder:
     async def replace(self, reason: str, patience: Callable[[], Patience]) -> Lease:
         """Return another lease in place of one whose engine is lost.
 
+        Where the same engine is named again, nobody may have looked at it yet: it must show that it answers.
+
         Raises:
             AppError: there is none to be had, or not in time.
         """
-        lease, self.lease = self.lease, None
-        assert lease is not None
-        self._leases.give_back(lease)
-        await asyncio.shield(self._leases.lost(lease, reason))
-        return await self.take(patience)
+        give_up_at = time.monotonic() + _LOOK_S
+        while True:
+            lost = self.lease
+            assert lost is not None
+            self.give_back(None)
+            await asyncio.shield(self._leases.lost(lost, reason))
+            lease = await self.take(patience)
+            if not lease.is_at(lost) or await _answers(lease):
+                return lease
+            if time.monotonic() > give_up_at:
+                raise EngineUnreachable(reason)
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     def lost(self, reason: str) -> None:
         """Have the engines service told that the engine is lost; nobody waits for that."""
@@ -137,3 +156,11 @@ class LeaseHolder:
         if self.lease is not None:
             self._leases.give_back(self.lease, keep_alive_s)
             self.lease = None
+
+
+async def _answers(lease: Lease) -> bool:
+    try:
+        await lease.api.models(_ANSWER_S)
+    except AppError:
+        return False
+    return True

@@ -39,6 +39,7 @@ class Lease:
     engine: str
     upstream_id: str
     url: str
+    key: str
     api: OpenAICompatible
     in_flight: int = 0
     idle_since: float = field(default_factory=time.monotonic)
@@ -54,6 +55,10 @@ class Lease:
     def name(self) -> str:
         """What stands in messages."""
         return f"{self.model} on {self.engine}"
+
+    def is_at(self, other: "Lease") -> bool:
+        """Return whether both are on the same run of the same engine: each run has a key of its own."""
+        return (self.url, self.key) == (other.url, other.key)
 
 
 LastAddress = Callable[[str], str | None]
@@ -176,8 +181,9 @@ class Leases:
         self._changed()
 
     def _serve(self, grant: Grant, model: str, lease_id: str) -> None:
-        api = self._connect(f"{model} on {grant.engine}", grant.url, grant.api_key or "")
-        lease = Lease(lease_id, model, grant.engine, grant.upstream_id, grant.url, api)
+        key = grant.api_key or ""
+        api = self._connect(f"{model} on {grant.engine}", grant.url, key)
+        lease = Lease(lease_id, model, grant.engine, grant.upstream_id, grant.url, key, api)
         self._current[model] = lease
         task = self._keepers[lease] = asyncio.create_task(self._keep(lease))
         task.add_done_callback(lambda _: self._keepers.pop(lease, None))
@@ -219,7 +225,7 @@ class Leases:
     def _is_over(self, lease: Lease) -> bool:
         if lease.in_flight:
             return False
-        return lease.hurried or not lease.id or time.monotonic() - lease.idle_since >= self._times.idle_s
+        return lease.hurried or lease.over or time.monotonic() - lease.idle_since >= self._times.idle_s
 
     async def _renew(self, lease: Lease) -> None:
         try:
@@ -249,7 +255,7 @@ class Leases:
             _log.info("lease.not_regained", model=lease.model, reason=error.message)
             self._retire(lease)  # new requests wait for their turn
             return
-        if (grant.url, grant.upstream_id) != (lease.url, lease.upstream_id):
+        if (grant.url, grant.api_key or "") != (lease.url, lease.key):
             lease.over = True
             self._begin(grant, lease.model)
             return

@@ -76,7 +76,12 @@ class ManagedModels:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def look_again(self, *, at_once: bool = False) -> None:
-        """Ask, unless that was done within the last interval; wait for at most a second."""
+        """Ask, unless that was done within the last interval; wait for at most a second.
+
+        With `at_once`, what has just changed is in the answer: a look that is under way is not enough.
+        """
+        if at_once and self._look is not None:
+            await asyncio.wait([self._look], timeout=_FIRST_LOOK_S)
         if at_once or self._look is not None or time.monotonic() - self._asked_at > self._interval_s:
             await asyncio.wait([self._begin_look()], timeout=_FIRST_LOOK_S)
 

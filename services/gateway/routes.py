@@ -57,9 +57,9 @@ async def list_models(request: Request) -> dict[str, Any]:
 
 
 class LoadRequest(BaseModel):
-    """`pin`: it is not unloaded for another model; `wait`: the answer comes when it is loaded."""
+    """`pin`: it is not unloaded for another model (null: as it is); `wait`: the answer comes when it is loaded."""
 
-    pin: bool = False
+    pin: bool | None = None
     wait: bool = False
 
 

@@ -161,15 +161,16 @@ async def gateway(*engines: FakeEngine, **settings: Any) -> AsyncIterator[Gatewa
 
     Args:
         engines: running fake engines; `backends={name: url}` names others.
-        settings: fields of `GatewaySettings`.
+        settings: fields of `GatewaySettings`; `times` are those of its leases.
     """
+    times = settings.pop("times", None)
     named = {f"engine{number or ''}": engine.url for number, engine in zip(_numbers(), engines, strict=False)}
     given = {
         "allow_loopback_without_key": True,
         "backends": {**named, **settings.pop("backends", {})},
         **settings,
     }
-    app = await asyncio.to_thread(create_app, load_settings(GatewaySettings, **given))  # it reads files
+    app = await asyncio.to_thread(create_app, load_settings(GatewaySettings, **given), times=times)  # it reads files
     async with (
         running(app) as url,
         httpx.AsyncClient(base_url=url, trust_env=False, verify=False, timeout=10) as client,

@@ -6,7 +6,7 @@ import time
 import httpx
 import pytest
 
-from tests.integration.engine_services import GIB, engine_service
+from tests.integration.engine_services import GIB, engine_service, eventually
 from tests.testkit.fake_runtime import FakeRuntime
 
 TWO = {"model-a": GIB, "model-b": GIB}
@@ -219,7 +219,7 @@ async def test_a_load_can_be_stopped(tmp_path, runtime):
     async with engine_service(tmp_path, runtime, models=TWO, **ROOM_FOR_ALL) as service:
         await service.until("model-a", "ready")
         await service.client.post("/models/model-b/load", json={})
-        await service.until("model-b", "loading")
+        await eventually(lambda: "model-b" in runtime.starts)
         await service.client.post("/models/model-b/unload", json={"force": True})
         await service.until("model-b", "stopped")
         assert runtime.stops == ["model-b"]

@@ -20,6 +20,7 @@ _CALL_S = 5.0
 _SILENCE_S = 15.0
 """Progress comes every two seconds; a service that says nothing for so long is not there any more."""
 _LOAD_S = 3600.0
+_MAX_REASON = 1000
 _MAX_LINE_BYTES = 1024 * 1024
 
 _progress = msgspec.json.Decoder(Progress)
@@ -63,9 +64,9 @@ class HttpEnginesService:
         await self._call("DELETE", f"/leases/{quote(lease_id, safe='')}{query}")
 
     async def lost(self, lease_id: str, reason: str) -> None:
-        await self._call("POST", f"/leases/{quote(lease_id, safe='')}/lost", {"reason": reason})
+        await self._call("POST", f"/leases/{quote(lease_id, safe='')}/lost", {"reason": reason[:_MAX_REASON]})
 
-    async def load(self, model: str, *, pin: bool, wait: bool) -> dict[str, Any]:
+    async def load(self, model: str, *, pin: bool | None, wait: bool) -> dict[str, Any]:
         document = {"pin": pin, "wait": wait}
         return _object(await self._call("POST", f"{_path(model)}/load", document, _LOAD_S if wait else _CALL_S))
 
