@@ -130,7 +130,7 @@ def _id(name: str, quantization: str) -> str:
 
 
 def _capabilities(folder: Path, config: Mapping[str, Any]) -> list[str]:
-    kinds = " ".join(map(str, config.get("architectures") or ()))
+    kinds = str(config.get("architectures"))
     if "SequenceClassification" in kinds:
         return ["rerank"]
     if "Whisper" in kinds or config.get("model_type") == "whisper":

@@ -80,7 +80,8 @@ def estimate(draft: Draft, text: Mapping[str, Any]) -> None:
     table_width = max(2.0, width)  # quantizers leave embeddings and output as they are
     draft.parameters = max(1, inner + tables)
     draft.memory["weight_bytes"] = max(1, math.ceil(inner * width + tables * table_width))
-    draft.memory["active_weight_bytes"] = max(1, int(inner_active * width + table * table_width))
+    active = int(inner_active * width + table * table_width)
+    draft.memory["active_weight_bytes"] = min(max(1, active), draft.memory["weight_bytes"])
     if experts(text)[0]:
         draft.active_parameters = max(1, int(inner_active + tables))
     draft.memory["source"] = "config.json; the weights are estimated from its dimensions"

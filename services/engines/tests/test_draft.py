@@ -1,10 +1,13 @@
 """First drafts of recipes: the facts of dense, mixed, windowed, hybrid and latent models, from files made here."""
 
+import contextlib
 import json
 
 import pytest
 import yaml
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from services.engines.commands.recipe import recipe as recipe_command
 from services.engines.draft import draft_recipe
@@ -375,6 +378,26 @@ def test_impossible_numbers_are_refused(folder):
     with pytest.raises(DraftError, match="50,000 layers"):
         draft_recipe(str(folder({**SMALL, "num_hidden_layers": 50_000}, name="a")))
     assert facts(folder({**SMALL, "num_key_value_heads": -3}, name="b")).kv_heads == 4
+
+
+ODD = [
+    None, 0, -1, 1, 4, 1 << 63, 10**30, 1.5, float("inf"), True, "x", "", "M*-", [], [1], [None], {}, {"a": 1},
+    ["full_attention"] * 48,
+]  # fmt: skip
+FIELDS = [
+    *QWEN3_30B_A3B, "layer_types", "hybrid_override_pattern", "attn_layer_period", "full_attention_interval",
+    "sliding_window_pattern", "kv_lora_rank", "quantization_config", "text_config", "architectures", "ssm_state_size",
+    "linear_num_value_heads", "linear_value_head_dim", "mamba_expand", "first_k_dense_replace", "max_window_layers",
+]  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(FIELDS), st.sampled_from(ODD), max_size=6))
+def test_no_config_ends_in_anything_but_a_recipe_or_a_sentence(tmp_path_factory, changes):
+    made = tmp_path_factory.mktemp("odd")
+    (made / "config.json").write_text(json.dumps({**QWEN3_30B_A3B, **changes}))
+    with contextlib.suppress(DraftError):
+        assert draft(made)[0].memory.weight_bytes > 0
 
 
 def test_an_empty_config_makes_a_draft_that_is_all_doubts(folder):

@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from services.engines.kv_cache import DTYPE_BYTES, ENGINE_DTYPES
@@ -223,7 +223,9 @@ def test_the_default_model_fits_on_a_small_laptop():
     assert found.held_bytes < GIB
 
 
-# --- for any model
+# --- for any model (no deadline: other tests run beside these)
+
+any_time = settings(deadline=None)
 
 facts = st.fixed_dictionaries(
     {
@@ -268,6 +270,7 @@ def ask(built, engine, where, context, sequences, **more):
     return plan([plan_model(built, engine, where, context_tokens=context, sequences=sequences, **more)], where)
 
 
+@any_time
 @given(questions())
 def test_it_fits_exactly_where_the_total_is_there_and_the_engine_holds_it(question):
     found = ask(*question)
@@ -279,6 +282,7 @@ def test_it_fits_exactly_where_the_total_is_there_and_the_engine_holds_it(questi
     assert bool(found.advice()) is not found.fits
 
 
+@any_time
 @given(questions(), st.integers(1, 4096), st.integers(1, 16))
 def test_more_context_and_more_requests_never_take_less(question, more_tokens, more_sequences):
     built, engine, where, context, sequences = question
@@ -291,6 +295,7 @@ def test_more_context_and_more_requests_never_take_less(question, more_tokens, m
         assert base.fits or not bigger.fits
 
 
+@any_time
 @given(questions())
 def test_a_smaller_dtype_never_takes_more(question):
     built, engine, where, context, sequences = question
@@ -302,6 +307,7 @@ def test_a_smaller_dtype_never_takes_more(question):
         assert smaller.fits or not larger.fits
 
 
+@any_time
 @given(questions())
 def test_the_largest_context_fits_and_one_more_token_does_not(question):
     built, engine, where, context, sequences = question
@@ -313,6 +319,7 @@ def test_the_largest_context_fits_and_one_more_token_does_not(question):
         assert not ask(built, engine, where, limit + 1, sequences).fits
 
 
+@any_time
 @given(questions())
 def test_the_most_requests_fit_and_one_more_does_not(question):
     built, engine, where, context, sequences = question
@@ -324,6 +331,7 @@ def test_the_most_requests_fit_and_one_more_does_not(question):
         assert not ask(built, engine, where, context, limit + 1).fits
 
 
+@any_time
 @given(questions())
 def test_each_piece_of_advice_about_one_model_makes_it_fit(question):
     built, engine, where, context, sequences = question
@@ -345,6 +353,7 @@ def test_each_piece_of_advice_about_one_model_makes_it_fit(question):
         assert changed.fits, line
 
 
+@any_time
 @given(questions())
 def test_the_json_adds_up(question):
     found = ask(*question)

@@ -3,6 +3,8 @@ import os
 import struct
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from services.engines.safetensors import INDEX, SafetensorsError, read_safetensors
 from services.engines.tests.safetensors_files import encode, llama, write, write_parts
@@ -140,3 +142,18 @@ def test_two_parts_cannot_have_one_tensor(tmp_path):
     write(tmp_path / "one.safetensors", {"a": ("F32", (1,))})
     write(tmp_path / "two.safetensors", {"a": ("F32", (1,))})
     assert "which another part has too" in refusal(tmp_path)
+
+
+WHOLE = encode({"a": ("F32", (2, 3)), "b": ("U8", (5,)), "c": ("BF16", ())})
+
+
+@settings(deadline=None)
+@given(st.integers(0, len(WHOLE) - 1), st.binary(min_size=1, max_size=8))
+def test_no_damage_ends_in_anything_but_a_sentence(tmp_path_factory, at, damage):
+    path = tmp_path_factory.mktemp("damaged") / "x.safetensors"
+    path.write_bytes(WHOLE[:at] + damage + WHOLE[at + len(damage) :])
+    try:
+        file = read_safetensors(path)
+    except SafetensorsError:
+        return
+    assert file.weight_bytes < file.size_bytes
