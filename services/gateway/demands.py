@@ -152,17 +152,20 @@ class Demands:
 
     async def _answer(self, model: str, demand: Demand) -> None:
         error: AppError | None = None
+        crash: Exception | None = None
         try:
             await self._until_granted(model, demand)
         except AppError as failure:
             self._events.lease("refused")
             error = failure
-        except Exception as crash:  # nobody must wait for ever
-            _log.error("demand.crashed", model=model, exc_info=crash)
+        except Exception as failure:  # nobody must wait for ever
+            crash = failure
             error = Internal(f"asking for {model} failed; the gateway's log says how")
         del self._demands[model]
         demand.task = None
         demand.end(error)
+        if crash is not None:
+            _log.error("demand.crashed", model=model, exc_info=crash)
 
     async def _until_granted(self, model: str, demand: Demand) -> None:
         """Ask; a service that ends in the middle of a load, to be started again, is asked again for a while."""

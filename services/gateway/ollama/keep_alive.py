@@ -30,7 +30,7 @@ def _seconds(text: str) -> float | None:
     if _NUMBER.match(text):
         return float(text)
     sign = -1.0 if text.startswith("-") else 1.0
-    rest = text.lstrip("+-") if text[:1] in "+-" else text
+    rest = text[1:] if text[:1] in ("+", "-") else text
     parts = _PART.findall(rest)
     if not parts or "".join(number + unit for number, unit in parts) != rest:
         return None
