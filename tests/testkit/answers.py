@@ -70,7 +70,7 @@ class Limits:
             limit = None
         stop = body.get("stop") or ()
         if body.get("ignore_eos") and limit is not None:
-            answer_tokens = limit
+            answer_tokens = limit + 1  # so that it is cut, as real engines' answers are
         return cls(limit, answer_tokens, (stop,) if isinstance(stop, str) else tuple(stop))
 
 
