@@ -149,8 +149,11 @@ def _sections(home: Home, digests: Mapping[str, str]) -> list[str]:
             **{"supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"},
         ),
     ]
-    # What the engines service adds while supervisord runs, and only then.
-    sections.append(section("include", files=home.programs / "*.conf"))
+    # What the engines service adds while supervisord runs, and only then. From the configuration's own folder:
+    # spaces divide patterns here, and no quoting helps. Nor does any for a bracket, in whatever folder.
+    if "[" in str(home.state):
+        raise Unquotable(home.state)
+    sections.append(section("include", files=(home.programs / "*.conf").relative_to(home.supervisor_config.parent)))
     for priority, service in enumerate(start_order(), start=1):
         if service.name in digests:
             sections.append(_program(home, service, digests[service.name], priority))

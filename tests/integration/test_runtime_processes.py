@@ -197,6 +197,16 @@ async def test_names_that_are_no_names_are_refused(runtime, name):
         await runtime.start(spec(name=name))
 
 
+async def test_folders_may_have_awkward_names(tmp_path):
+    folder = tmp_path / "a b 100% 'c'"
+    folder.mkdir()
+    async with run_supervisord(folder) as supervisord:
+        runtime = runtime_of(supervisord)
+        assert (await started(runtime, spec())).state == "running"
+        await runtime.stop("test-engine", grace_s=10)
+        await assert_nothing_left(supervisord)
+
+
 async def test_engines_outlive_the_service_that_started_them(supervisord, runtime):
     engine = await started(runtime, spec())
     await runtime.close()

@@ -93,8 +93,17 @@ def test_a_service_gets_its_own_variables_and_supervisord_none_of_them():
     assert foreign_variables(variables) == {"PATH": "/bin"}
 
 
-def test_a_path_that_supervisord_cannot_read_is_refused(home):
-    odd = Home(home.code, home.root, home.state / "a ;b")
+def test_programs_that_are_added_later_are_found_whatever_the_folder(home):
+    odd = Home(home.code, home.root, home.state / "a b 100%")
+    parser = configparser.RawConfigParser()
+    parser.read_string(units.supervisor_config(odd, {}))
+    assert odd.supervisor_config.parent / parser["include"]["files"] == odd.programs / "*.conf"
+    assert " " not in parser["include"]["files"]
+
+
+@pytest.mark.parametrize("folder", ["a ;b", "a\nb", "a[1]"])
+def test_a_path_that_supervisord_cannot_read_is_refused(home, folder):
+    odd = Home(home.code, home.root, home.state / folder)
     with pytest.raises(click.ClickException, match="SPARKSTACK_STATE"):
         units.supervisor_config(odd, {})
 

@@ -55,7 +55,7 @@ class SupervisordRuntime:
 
     Args:
         socket: supervisord's control socket.
-        folder: for the engines' files; supervisord's configuration has `[include] files=<folder>/*.conf`.
+        folder: for the engines' files; supervisord's configuration includes `*.conf` of it.
         logs: the stack's folder for logs.
         state: the stack's state folder, by which its processes are marked.
     """
