@@ -20,6 +20,7 @@ from services.gateway.app import create_app
 from services.gateway.settings import GatewaySettings
 from services.kit.settings import load_settings
 from tests.testkit.engine import FakeEngine
+from tests.testkit.fake_engines_service import FakeModel, fake_engines
 from tests.testkit.server import eventually, fake_engine, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -204,6 +205,55 @@ async def test_a_request_under_way_is_listed_live(gateway: str, engine: FakeEngi
         await expect(visit.page.locator("#in-flight")).to_have_text("1")
         await visit.page.get_by_role("button", name="Stop").click()
         await expect(live).to_have_count(0)
+
+
+# --- models that are loaded on demand -----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def loading(**fields: Any) -> AsyncIterator[tuple[str, FakeModel]]:
+    """Run a gateway in front of an engines service with two models; `fields` are those of `small`."""
+    async with fake_engines() as engines:
+        model = await engines.add("small", **fields)
+        await engines.add("absent", state="missing")
+        settings = load_settings(
+            GatewaySettings, api_keys=(KEY,), engines_url=engines.url, engines_key=engines.key, backends={}
+        )
+        async with running(create_app(settings)) as url:
+            yield url, model
+
+
+async def test_a_model_is_loaded_and_unloaded_by_its_button(open_page: Open, screenshots: Path) -> None:
+    async with loading(load_s=2.0) as (url, _), open_page(url) as visit:
+        row = visit.page.locator("#models li")
+        await expect(row.locator(".state")).to_have_text("stopped")
+        await expect(row).to_contain_text("needs 2.0 KiB")
+        await expect(visit.page.locator("#not-pulled")).to_have_text("Not on this machine: absent")
+        await row.get_by_role("button", name="Load small").click()
+        await expect(row.locator(".state")).to_have_text("loading")
+        await expect(row).to_contain_text("left")
+        await visit.page.screenshot(path=screenshots / "page-loading.png")
+        await expect(row.locator(".state")).to_have_text("ready")
+        await expect(row).to_contain_text("holds 2.0 KiB · CPU")
+        await row.get_by_role("button", name="Unload small").click()
+        await expect(row.locator(".state")).to_have_text("stopped")
+
+
+async def test_a_question_is_held_while_its_model_is_loaded(open_page: Open) -> None:
+    async with loading(load_s=2.5) as (url, _), open_page(url) as visit:
+        await expect(visit.page.locator("#models li .state")).to_have_text("stopped")
+        await visit.ask("echo: at last")
+        await expect(visit.page.locator("#live li .state")).to_have_text("held")
+        await visit.ended()
+        await expect(visit.answer).to_have_text("at last")
+
+
+async def test_a_model_that_failed_says_why(open_page: Open) -> None:
+    async with loading(failure="its engine ended with status 1: no such file") as (url, model), open_page(url) as visit:
+        row = visit.page.locator("#models li")
+        await row.get_by_role("button", name="Load small").click()
+        await expect(row.locator(".state")).to_have_text("failed")
+        await expect(row.locator("[data-part=failure]")).to_have_text(model.failure)
 
 
 # --- the key ----------------------------------------------------------------------------------------------------

@@ -13,7 +13,10 @@ const keyField = byId("key-field");
 let refusedBefore = false; // a key was sent and refused since the last answer
 
 const chat = new Chat(() => poll.now());
-const statusView = new StatusView((model) => chat.pick(model));
+const statusView = new StatusView(
+  (model) => chat.pick(model),
+  () => poll.now(),
+);
 const connect = new ConnectView(forgetKey);
 
 const poll = new StatusPoll(

@@ -2,22 +2,20 @@
 
 import { KeyedList, byId, setText } from "./dom.js";
 import * as format from "./format.js";
+import { ModelsView } from "./models.js";
 import { Sparkline } from "./sparkline.js";
 
-/** `onPick` gets the id of the model whose name was pressed. */
+/** `onPick` gets the id of the model whose name was pressed, `onChange` is called when one was loaded or unloaded. */
 export class StatusView {
   #last = null;
   #seenAt = null;
   #sparkline = new Sparkline(byId("sparkline"));
-  #models = new KeyedList(byId("models"), "model-template", drawModel);
+  #models;
   #live = new KeyedList(byId("live"), "live-template", drawRequest);
   #backends = new KeyedList(byId("backends"), "backend-template", drawBackend);
 
-  constructor(onPick) {
-    byId("models").addEventListener("click", (event) => {
-      const name = event.target.closest("button.name");
-      if (name !== null) onPick(name.textContent);
-    });
+  constructor(onPick, onChange) {
+    this.#models = new ModelsView(onPick, onChange);
   }
 
   render(status) {
@@ -44,7 +42,7 @@ export class StatusView {
     down.hidden = false;
     this.#sparkline.add(null);
     if (this.#last === null) return;
-    const unknown = (item) => ({ ...item, state: "unknown" });
+    const unknown = (item) => ({ ...item, state: "unknown", reason: "" });
     const { models, backends } = this.#last;
     this.#drawLists({ models: models.map(unknown), backends: backends.map(unknown), live: [] });
   }
@@ -62,8 +60,9 @@ export class StatusView {
     this.#drawLists({ models: [], backends: [], live: [] }, "Shown with the key.");
   }
 
-  #drawLists({ models, live, backends }, without = null) {
-    this.#models.render(models, (model) => model.id);
+  #drawLists({ models, live, backends, not_pulled: notPulled = [] }, without = null) {
+    this.#models.render(models);
+    setText(byId("not-pulled"), notPulled.length > 0 ? `Not on this machine: ${notPulled.join(", ")}` : "");
     this.#live.render(live, (one) => one.request_id);
     this.#backends.render(backends, (backend) => backend.name);
     drawEmpty("no-models", models, without ?? "No model yet: each backend is asked for its models.");
@@ -88,9 +87,9 @@ function drawLink(state, word) {
 
 function drawFigures({ rates, live, totals, memory }) {
   setText(byId("tokens-rate"), format.rate(rates.tokens_per_s));
-  const waiting = live.filter((one) => one.phase === "waiting").length;
+  const streaming = live.filter((one) => one.phase === "streaming").length;
   setText(byId("in-flight"), format.count(live.length));
-  setText(byId("in-flight-split"), `${waiting} waiting, ${live.length - waiting} streaming`);
+  setText(byId("in-flight-split"), `${live.length - streaming} waiting, ${streaming} streaming`);
   setText(byId("requests-total"), format.count(totals.requests));
   setText(
     byId("requests-split"),
@@ -116,30 +115,8 @@ function drawMemory({ total_bytes: total, available_bytes: available, gateway_rs
   meter.dataset.full = percent >= 90;
 }
 
-function drawModel(parts, model) {
-  drawState(parts.state, model.state);
-  setText(parts.id, model.id);
-  const busy = model.requests_in_flight ?? 0;
-  setText(parts.count, busy > 0 ? `${format.count(busy)} in flight` : "");
-  // That BACKEND/ID always works goes without saying.
-  const aliases = model.aliases?.filter((alias) => alias !== `${model.backend}/${model.id}`) ?? [];
-  setText(parts.aliases, aliases.length > 0 ? `also ${aliases.join(", ")}` : "");
-  setText(
-    parts.facts,
-    format.facts(
-      model.parameters && `${format.short(model.parameters)} parameters`,
-      model.quantization,
-      model.size_bytes && format.bytes(model.size_bytes),
-      model.context_tokens && `${format.count(model.context_tokens)} context`,
-      model.capabilities?.join(", "),
-      model.engine && model.engine !== model.backend ? `${model.engine} on ${model.backend}` : `on ${model.backend}`,
-    ),
-  );
-}
-
 function drawRequest(parts, one) {
-  const waiting = one.phase === "waiting";
-  drawState(parts.phase, waiting ? "loading" : "ready", one.phase);
+  drawState(parts.phase, one.phase === "streaming" ? "ready" : "loading", one.phase);
   setText(parts.model, one.model);
   setText(parts.operation, one.operation);
   setText(parts.speed, one.tokens_per_s ? `${format.rate(one.tokens_per_s)} tok/s` : "");
