@@ -104,7 +104,7 @@ async def list_models(request: Request) -> dict[str, Any]:
 
 @router.post("/leases", summary="Use a model: at once, or when it has been loaded")
 async def lease(request: Request, body: LeaseRequest) -> Response:
-    """See docs/decisions/0007-leases.md for the events."""
+    """See docs/decisions/0008-leases.md for the events."""
     controller = controller_of(request)
     offer = controller.find(body.model)
     try:
