@@ -12,7 +12,12 @@ from services.cli.probes import error_message, json_object, new_client
 from services.cli.progress import Progress
 
 _POLL_S = 0.3
-_NOT_LOADED = 3
+
+
+class NotLoadedError(click.ClickException):
+    """The model does not fit, or its engine does not start."""
+
+    exit_code = 3
 
 
 @click.command()
@@ -55,9 +60,7 @@ def _post(home: Home, path: str, body: dict[str, Any]) -> dict[str, Any]:
             f"the engines service at {url} does not answer: {error}; see `sparkstack status`"
         ) from None
     if response.status_code == 503:
-        refused = click.ClickException(error_message(response))
-        refused.exit_code = _NOT_LOADED
-        raise refused
+        raise NotLoadedError(error_message(response))
     if response.status_code != 200:
         raise click.ClickException(error_message(response))
     return json_object(response)
@@ -76,8 +79,6 @@ def _wait_until_ready(home: Home, model_id: str) -> None:
                 return
             if model.state not in ("queued", "loading", "unloading"):
                 progress.clear()
-                refused = click.ClickException(f"{model_id} is {model.state}: {model.note or 'unloaded meanwhile'}")
-                refused.exit_code = _NOT_LOADED
-                raise refused
+                raise NotLoadedError(f"{model_id} is {model.state}: {model.note or 'unloaded meanwhile'}")
             progress.waiting(f"{model_id}: {model.state}{f', {model.note}' if model.note else ''}")
             time.sleep(_POLL_S)

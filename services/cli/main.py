@@ -27,6 +27,8 @@ VERBS = {
     "models": ("services.engines.commands.models:models", "list the models, and which are here"),
     "pull": ("services.engines.commands.models:pull", "get a model's files, or go on getting them"),
     "rm": ("services.engines.commands.models:rm", "delete a model's files"),
+    "plan": ("services.engines.commands.plan:plan", "say whether models fit on a machine, and what they take"),
+    "recipe": ("services.engines.commands.recipe:recipe", "draft a recipe from a model's own files"),
     "guard": ("services.engines.commands.guard:guard", "on a Spark, as root: drop caches while an engine loads"),
 }
 

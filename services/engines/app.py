@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from services.engines.file_routes import router as file_router
 from services.engines.routes import router
 from services.engines.runtimes import Runtime
 from services.engines.service import make_service
@@ -43,4 +44,5 @@ def create_app(settings: EnginesSettings, runtime: Runtime) -> FastAPI:
     )
     app.state.service = service
     app.include_router(router)
+    app.include_router(file_router)
     return app

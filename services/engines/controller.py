@@ -96,7 +96,9 @@ class Controller:
         self._metrics = metrics
         self._read_memory = read_memory
         self._clock = clock
+        self._suspects: set[str] = set()
         self._why_not: dict[str, NotServedError] = {}
+        self.last_memory = HostMemory(0, 0, 0)
         self._last_room = Room(0, 0)
         self._change = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -205,6 +207,7 @@ class Controller:
         """
         model = self.residency.release(lease_id, self._clock())
         _log.warning("engine.lost", model=model, reason=reason)
+        self._suspects.add(model)  # no new leases before it was looked at
         self.fleet.look_now()
         self._changed()
 
@@ -243,7 +246,7 @@ class Controller:
 
     async def room(self) -> Room:
         """Return what engines may take now."""
-        memory = await asyncio.to_thread(self._read_memory)
+        self.last_memory = memory = await asyncio.to_thread(self._read_memory)
         self._last_room = Room.of(memory, self._reserve_bytes, self._cap_bytes)
         return self._last_room
 
@@ -284,8 +287,10 @@ class Controller:
 
     def _grant(self, offer: Offer, holder: str, waiter: str) -> Granted | None:
         engine = self.fleet.engines.get(offer.id)
-        lease = self.residency.lease(offer.id, holder, self._clock(), waiter) if engine else None
-        if lease is None or engine is None:
+        if engine is None or offer.id in self._suspects:
+            return None
+        lease = self.residency.lease(offer.id, holder, self._clock(), waiter)
+        if lease is None:
             return None
         document = {
             "lease": lease.id,
@@ -365,19 +370,24 @@ class Controller:
         self._metrics.unloads.labels(model_id).inc()
         self.residency.unloaded(model_id, self._clock())
 
-    def _fail(self, model_id: str, reason: str, retry_after_s: float | None = None) -> None:
-        self._why_not[model_id] = NotServedError(reason, retry_after_s=retry_after_s or 5)
-        self.residency.failed(model_id, self._clock(), reason, retry_after_s)
+    def _fail(self, model_id: str, reason: str) -> None:
+        now = self._clock()
+        self.residency.failed(model_id, now, reason)
+        again_in_s = self.residency.models[model_id].retry_at - now
+        self._why_not[model_id] = NotServedError(reason, retry_after_s=again_in_s)
 
     # Watching
 
     async def _watch(self) -> None:
         while True:
+            suspects = set(self._suspects)
             try:
                 for death in await self.fleet.look(self._open_requests):
                     await self._end(death.model, death.reason, death.retry_after_s)
             except Exception:  # watching must not end
                 _log.exception("engines.watch")
+            self._suspects -= suspects
+            self._changed()
             await self.fleet.until_next_look()
 
     def _open_requests(self, model_id: str) -> int:
@@ -389,11 +399,14 @@ class Controller:
         if model.state != "ready":  # it is being unloaded
             return
         _log.error("engine.ended", model=model_id, reason=reason)
-        needed = model.keep or bool(model.leases) or bool(model.waiters)
-        self._fail(model_id, reason, retry_after_s)
+        self._metrics.crashes.labels(model_id).inc()
+        needed = model.keep or bool(model.leases)
+        self.residency.unload_began(model_id, self._clock())
         self._changed()
         await self.fleet.remove(model_id, at_once=True)
-        if needed and retry_after_s is not None:
-            with contextlib.suppress(NotServedError):
-                self.residency.want(model_id, _OPERATOR, self._clock() + retry_after_s, await self.room())
-            self._changed()
+        if retry_after_s is None:
+            self._fail(model_id, reason)
+        else:
+            waiter = _OPERATOR if needed else ""
+            self.residency.crashed(model_id, self._clock(), reason, retry_after_s, waiter)
+        self._changed()

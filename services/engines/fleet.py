@@ -4,22 +4,28 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 import structlog
 
 from services.engines.canary import CanaryResult, canary
-from services.engines.health import EngineTarget, ProgressWatch, Verdict
+from services.engines.health import EngineTarget, ProgressWatch, Signals, Verdict
 from services.engines.journal import Journal, Running
 from services.engines.launching import launch_spec
 from services.engines.offers import Offer
 from services.engines.recipes import RecipeError
-from services.engines.runtimes import EngineStartError, Instance, Runtime
+from services.engines.runtimes import (
+    EngineStartError,
+    EngineStopError,
+    Instance,
+    Runtime,
+    RuntimeUnreachableError,
+)
 from services.engines.signals import gather
 from services.engines.starting import Engine
 from services.engines.store import ModelStore
-from services.engines.watchdog import Watchdog
+from services.engines.watchdog import Watchdog, WatchdogLimits
 
 _log = structlog.get_logger("engines")
 _LOOK_S = 2.0
@@ -54,6 +60,7 @@ class Fleet:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.engines: dict[str, Engine] = {}
+        self.signals: dict[str, Signals] = {}
         self.verdicts: dict[str, Verdict] = {}
         self._runtime = runtime
         self._store = store
@@ -63,7 +70,7 @@ class Fleet:
         self._clock = clock
         self._watches: dict[str, ProgressWatch] = {}
         self._watchdogs: dict[str, Watchdog] = {}
-        self._canaries: dict[str, CanaryResult] = {}
+        self._canaries: dict[str, asyncio.Task[CanaryResult]] = {}
         self._look_now = asyncio.Event()
 
     async def adopt(self, offers: Mapping[str, Offer]) -> list[Engine]:
@@ -81,7 +88,7 @@ class Fleet:
             del instances[record.instance]
         for name in instances:
             _log.warning("engine.unknown", instance=name, doing="ending it")
-            await self._runtime.stop(name, grace_s=_STOP_GRACE_S)
+            await self._stop(name, _STOP_GRACE_S)
         await self._write()
         return kept
 
@@ -109,11 +116,20 @@ class Fleet:
     async def remove(self, model_id: str, *, at_once: bool = False) -> None:
         """End an engine and forget it; one that isn't there is no error."""
         engine = self.engines.pop(model_id, None)
-        for memory in (self.verdicts, self._watches, self._canaries):
+        for memory in (self.signals, self.verdicts, self._watches):
             memory.pop(model_id, None)
+        asked = self._canaries.pop(model_id, None)
+        if asked is not None:
+            asked.cancel()
         if engine is not None:
-            await self._runtime.stop(engine.instance, grace_s=0 if at_once else _STOP_GRACE_S)
+            await self._stop(engine.instance, 0 if at_once else _STOP_GRACE_S)
             await self._write()
+
+    async def _stop(self, instance: str, grace_s: float) -> None:
+        try:
+            await self._runtime.stop(instance, grace_s=grace_s)
+        except (EngineStopError, RuntimeUnreachableError) as error:  # admission looks at the memory that is free
+            _log.error("engine.not_ended", instance=instance, reason=str(error))
 
     def look_now(self) -> None:
         """Have the next look at once."""
@@ -127,7 +143,11 @@ class Fleet:
         self._look_now.clear()
 
     async def look(self, open_requests: Callable[[str], int]) -> list[Death]:
-        """Look at every engine once; return those that have to go."""
+        """Look at every engine once; return those that have to go.
+
+        Raises:
+            RuntimeUnreachableError: nothing is known of the engines' processes.
+        """
         instances = await self._runtime.instances()
         looks = [
             self._look_at(model_id, engine, instances.get(engine.instance), open_requests(model_id))
@@ -138,21 +158,52 @@ class Fleet:
     async def _look_at(
         self, model_id: str, engine: Engine, instance: Instance | None, open_requests: int
     ) -> Death | None:
-        engine.pids = instance.pids if instance is not None and instance.state == "running" else ()
+        runs = instance is not None and instance.state == "running"
+        engine.pids = instance.pids if instance is not None and runs else ()
         signals = await gather(self._client, engine.target, engine.pids, open_requests)
-        verdict = self._watches.setdefault(model_id, ProgressWatch()).observe(signals)
+        if not runs:
+            signals = replace(signals, process="gone", process_seen=True)
+        self.signals[model_id] = signals
+        verdict = self._watch(model_id).observe(signals)
         self.verdicts[model_id] = verdict
-        watchdog = self._watchdogs.setdefault(model_id, Watchdog())
-        action = watchdog.decide(verdict, self._canaries.pop(model_id, None), self._clock())
+        asked = self._canaries.get(model_id)
+        if asked is not None and not asked.done() and verdict.state != "dead":
+            return None  # the next decision is about its answer
+        return self._decide(model_id, engine, instance, self._answer_of(model_id))
+
+    def _decide(
+        self, model_id: str, engine: Engine, instance: Instance | None, answer: CanaryResult | None
+    ) -> Death | None:
+        action = self._watchdog(model_id).decide(self.verdicts[model_id], answer, self._clock())
         if action.kind == "canary":
-            capabilities = engine.offer.recipe.capabilities
-            self._canaries[model_id] = await canary(self._client, engine.target, capabilities, _CANARY_TIMEOUT_S)
-            self.look_now()
-        elif action.kind == "restart" and (verdict.state == "dead" or self._restart_stalled):
+            _log.info("engine.canary", model=model_id, reason=action.reason)
+            asking = canary(self._client, engine.target, engine.offer.recipe.capabilities, _CANARY_TIMEOUT_S)
+            task = self._canaries[model_id] = asyncio.create_task(asking)
+            task.add_done_callback(lambda _: self.look_now())
+        elif action.kind == "restart":
             return Death(model_id, _reason(action.reason, instance), action.retry_after_s)
         elif action.kind == "give_up":
             return Death(model_id, _reason(action.reason, instance), None)
         return None
+
+    def _answer_of(self, model_id: str) -> CanaryResult | None:
+        """Return the answer of the canary that was asked last, once."""
+        asked = self._canaries.pop(model_id, None)
+        if asked is None or not asked.done() or asked.cancelled():
+            return None
+        answer = asked.result()
+        if answer.ok:
+            self._watch(model_id).vouch()
+        else:
+            _log.warning("engine.canary", model=model_id, outcome=answer.outcome, reason=answer.reason)
+        return answer
+
+    def _watch(self, model_id: str) -> ProgressWatch:
+        return self._watches.setdefault(model_id, ProgressWatch())
+
+    def _watchdog(self, model_id: str) -> Watchdog:
+        limits = WatchdogLimits(restart_stalled=self._restart_stalled)
+        return self._watchdogs.setdefault(model_id, Watchdog(limits))
 
     async def _write(self) -> None:
         running = [

@@ -16,6 +16,12 @@ class EnginesMetrics:
             ["model"],
             registry=registry,
         )
+        self.crashes = Counter(
+            "engines_crashes_total",
+            "engines that ended by themselves, or were ended because they were wedged",
+            ["model"],
+            registry=registry,
+        )
         self.refusals = Counter(
             "engines_refusals_total", "loads refused because the model does not fit", ["model"], registry=registry
         )

@@ -4,8 +4,8 @@
                                           └──────▶ failed ◀── crash ──┘
 
 Rules:
-- One engine starts at a time, and one model is served at a time: the head of the queue. Nothing passes it, so
-  nothing starves.
+- One engine starts at a time, and one model is served at a time: the head of the queue. Nothing passes it but where
+  its engine has just crashed, so nothing starves.
 - A model with a lease is never unloaded for another. Where the head of the queue needs its memory and it has had its
   minimum residency, it drains: it gives no new leases, and is unloaded when the last has ended. Whoever asks for it
   meanwhile queues behind.
@@ -236,16 +236,15 @@ class Residency:
     def _serve_queue(self, now: float, room: Room) -> Step:
         for model in self.models.values():
             model.draining = model.unload_asked
-        if not self._queue:
-            return Rest(None)
-        head = self.models[self._queue[0]]
+        waiting = [name for name in self._queue if now >= self.models[name].retry_at]
+        if not waiting:
+            return Rest(min((self.models[name].retry_at for name in self._queue), default=None))
+        head = self.models[waiting[0]]
         if self._serves(head):  # it was waited for while it drained for another, who has left
-            self._queue.pop(0)
+            self._queue.remove(head.id)
             return self._serve_queue(now, room)
         if head.resident:  # asked to go, and wanted again: it goes first
             return Rest(None, f"{head.id} is unloaded first")
-        if now < head.retry_at:
-            return Rest(head.retry_at, f"{head.id} has failed; it is tried again soon")
         holdings = self.holdings()
         refused = refusal(head.id, head.need, room, holdings)
         if refused is not None:
@@ -325,11 +324,8 @@ class Residency:
         model.failures = 0
         self._enter(model, "ready", now)
 
-    def failed(self, model_id: str, now: float, reason: str, retry_after_s: float | None = None) -> None:
-        """The engine did not start, or has ended by itself; its leases are over.
-
-        It is not tried again before `retry_after_s`, by default a time that grows with each failure in a row.
-        """
+    def failed(self, model_id: str, now: float, reason: str) -> None:
+        """The engine did not start, or is given up: those who wait are told; soon after nobody may try again."""
         model = self.models[model_id]
         self._leave_queue(model_id)
         model.leases.clear()
@@ -337,10 +333,24 @@ class Residency:
         model.taken = 0
         model.draining = model.unload_asked = False
         model.failures += 1
-        if retry_after_s is None:
-            retry_after_s = min(_LONGEST_COOLDOWN_S, _FIRST_COOLDOWN_S * 2 ** (model.failures - 1))
-        model.retry_at = now + retry_after_s
+        model.retry_at = now + min(_LONGEST_COOLDOWN_S, _FIRST_COOLDOWN_S * 2 ** (model.failures - 1))
         self._enter(model, "failed", now, reason)
+
+    def crashed(self, model_id: str, now: float, reason: str, retry_after_s: float, waiter: str = "") -> None:
+        """The engine has ended by itself and is cleared away; it is loaded again for those who wait, and for `waiter`.
+
+        Others pass it in the queue for `retry_after_s`.
+        """
+        model = self.models[model_id]
+        model.leases.clear()
+        model.taken = 0
+        model.draining = model.unload_asked = False
+        model.retry_at = now + retry_after_s
+        if waiter:
+            model.waiters[waiter] = None
+        if model.waiters and model_id not in self._queue:
+            self._queue.append(model_id)
+        self._enter(model, "queued" if model_id in self._queue else "failed", now, reason)
 
     def unload_began(self, model_id: str, now: float) -> None:
         """The engine is ending."""

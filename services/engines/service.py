@@ -24,6 +24,8 @@ from services.engines.listing import model_documents
 from services.engines.machines import machine
 from services.engines.metrics import EnginesMetrics
 from services.engines.offers import Offer, OfferError, offers_here
+from services.engines.pull import Pulls
+from services.engines.pull_settings import PullSettings
 from services.engines.receipts import Receipts
 from services.engines.recipes import Recipe, RecipeError
 from services.engines.residency import Residency
@@ -49,6 +51,7 @@ class Service:
     settings: EnginesSettings
     controller: Controller
     store: ModelStore
+    pulls: Pulls
     runtime: Runtime
     client: httpx.AsyncClient
     recipes: list[Recipe]
@@ -74,6 +77,10 @@ class Service:
         """Return what a model's engine has written last."""
         return await self.runtime.logs(f"{offer.engine}-{offer.recipe.id}", lines)
 
+    def is_loaded(self, offer: Offer) -> bool:
+        """Say whether a model is in memory, or on its way there."""
+        return self.controller.residency.models[offer.id].resident
+
     async def open(self) -> None:
         """Start deciding and watching."""
         await self.look_for_files()
@@ -86,6 +93,7 @@ class Service:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+        await self.pulls.close()
         await self.controller.close()
         await self.runtime.close()
         await self.client.aclose()
@@ -155,5 +163,6 @@ def make_service(
         metrics=EnginesMetrics(registry),
         read_memory=read_host_memory,
     )
-    registry.register(EngineExporter(fleet))
-    return Service(settings, controller, store, runtime, client, recipes, preload[0].id)
+    registry.register(EngineExporter(fleet, lambda: controller.last_memory))
+    pulls = Pulls(store, recipes, PullSettings().options())
+    return Service(settings, controller, store, pulls, runtime, client, recipes, preload[0].id)

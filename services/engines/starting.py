@@ -6,13 +6,14 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
 import structlog
 
 from services.engines.admission import Need
 from services.engines.canary import canary
+from services.engines.engine_memory import MemoryMeter, tree_memory
+from services.engines.gpu import check_gpu
 from services.engines.guard import GuardLimits, LoadGuard
 from services.engines.health import EngineTarget
 from services.engines.host_memory import HostMemory
@@ -22,14 +23,22 @@ from services.engines.offers import Offer
 from services.engines.ports import free_port
 from services.engines.receipts import Receipt, Receipts
 from services.engines.recipes import RecipeError
-from services.engines.runtimes import EngineStartError, Runtime
+from services.engines.runtimes import (
+    EngineStartError,
+    EngineStopError,
+    LaunchSpec,
+    Runtime,
+    RuntimeUnreachableError,
+)
 from services.engines.store import ModelStore
 
 _log = structlog.get_logger("engines")
 _POLL_S = 0.2
+_MEASURE_S = 1.0
 _HEALTH_TIMEOUT_S = 5.0
 _CANARY_TIMEOUT_S = 120.0
 _LOG_LINES = 12
+_GPU_LOG_LINES = 2000
 
 
 class LoadFailedError(Exception):
@@ -88,69 +97,76 @@ class Starter:
         """
         began, before = time.monotonic(), await asyncio.to_thread(self._read_memory)
         await asyncio.to_thread(self._journal.begin_load, offer.id)
-        lowest = before.available
-        outcome = "failed"
-        reason = ""
-
-        def note(memory: HostMemory) -> None:
-            nonlocal lowest
-            lowest = min(lowest, memory.available)
-
+        meter = MemoryMeter(before.available)
+        outcome, reason = "failed", ""
         engine: Engine | None = None
         try:
-            engine, health_path = await self._launch(offer)
-            await self._watched(engine, health_path, note)
+            spec, health_path, engine = await self._prepare(offer)
+            await self._runtime.start(spec)
+            await self._watched(engine, health_path, meter)
             outcome = "ready"
-        except LoadFailedError as error:
+            engine.on_gpu, engine.evidence = await self._where(engine)
+        except (LoadFailedError, EngineStartError, RuntimeUnreachableError) as error:
             reason = str(error)
-            raise
+            raise LoadFailedError(reason) from None
         except asyncio.CancelledError:
             outcome, reason = "cancelled", "it was told to stop"
             raise
         finally:
-            if outcome != "ready" and engine is not None:
-                await asyncio.shield(self._runtime.stop(engine.instance, grace_s=0))
-            after = await asyncio.to_thread(self._read_memory)
+            if outcome == "ready" and engine is not None:
+                after = await self._measure(meter, engine.pids)
+                engine.taken = max(0, before.available - after.available)
+            elif engine is not None:
+                await self._end(engine)
             seconds = time.monotonic() - began
-            settled = max(0, before.available - after.available)
-            if engine is not None:
-                engine.taken = settled
-            await asyncio.to_thread(
-                self._receipts.add,
-                Receipt(
-                    model=offer.id,
-                    engine=offer.engine,
-                    started_at=time.time() - seconds,
-                    predicted_bytes=need.held,
-                    peak_bytes=max(0, before.available - lowest, settled),
-                    settled_bytes=settled,
-                    load_s=round(seconds, 2),
-                    outcome=outcome,
-                    reason=reason,
-                ),
+            receipt = Receipt(
+                model=offer.id,
+                engine=offer.engine,
+                started_at=time.time() - seconds,
+                predicted_bytes=need.held,
+                peak_bytes=meter.peak_bytes,
+                settled_bytes=meter.held_bytes if outcome == "ready" else 0,
+                load_s=round(seconds, 2),
+                outcome=outcome,
+                reason=reason,
             )
+            await asyncio.to_thread(self._receipts.add, receipt)
             await asyncio.to_thread(self._journal.end_load)
-            _log.info("engine.load", model=offer.id, outcome=outcome, seconds=round(seconds, 2), reason=reason)
+            _log.info("engine.load", model=offer.id, outcome=outcome, seconds=receipt.load_s, reason=reason)
         return engine
 
-    async def _launch(self, offer: Offer) -> tuple[Engine, str]:
+    async def _measure(self, meter: MemoryMeter, pids: tuple[int, ...]) -> HostMemory:
+        def look() -> HostMemory:
+            memory = self._read_memory()
+            meter.observe(memory, tree_memory(pids))
+            return memory
+
+        return await asyncio.to_thread(look)
+
+    async def _end(self, engine: Engine) -> None:
+        try:
+            await asyncio.shield(self._runtime.stop(engine.instance, grace_s=0))
+        except (EngineStopError, RuntimeUnreachableError) as error:
+            _log.error("engine.not_ended", model=engine.offer.id, reason=str(error))
+
+    async def _prepare(self, offer: Offer) -> tuple[LaunchSpec, str, Engine]:
         try:
             path = await asyncio.to_thread(self._store.path_of, offer.recipe)
-            port = await asyncio.to_thread(free_port, offer.engine)
-            key = secrets.token_urlsafe(24)
-            spec, health_path, digest = launch_spec(offer, path, port, key)
-            await self._runtime.start(spec)
-        except (RecipeError, EngineStartError) as error:
+        except RecipeError as error:
             raise LoadFailedError(str(error)) from None
-        url = f"http://127.0.0.1:{port}"
-        target = EngineTarget(offer.id, offer.engine, url, key, offer.id)
-        return Engine(offer, spec.name, port, target, digest), health_path
+        port = await asyncio.to_thread(free_port, offer.engine)
+        key = secrets.token_urlsafe(24)
+        spec, health_path, digest = launch_spec(offer, path, port, key)
+        target = EngineTarget(offer.id, offer.engine, f"http://127.0.0.1:{port}", key, offer.id)
+        return spec, health_path, Engine(offer, spec.name, port, target, digest)
 
-    async def _watched(self, engine: Engine, health_path: str, note: Callable[[HostMemory], None]) -> None:
+    async def _watched(self, engine: Engine, health_path: str, meter: MemoryMeter) -> None:
         """Wait until the engine answers; end early when the guard says that the host is in danger."""
         guard = LoadGuard()
-        watching = asyncio.create_task(guard.watch(read=self._read_memory, limits=self._guard_limits, on_sample=note))
-        answering = asyncio.create_task(self._until_it_answers(engine, health_path))
+        watching = asyncio.create_task(
+            guard.watch(read=self._read_memory, limits=self._guard_limits, on_sample=lambda _: None)
+        )
+        answering = asyncio.create_task(self._until_it_answers(engine, health_path, meter))
         try:
             await asyncio.wait({watching, answering}, timeout=self._timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if answering.done():
@@ -167,12 +183,23 @@ class Starter:
                 with contextlib.suppress(asyncio.CancelledError, LoadFailedError):
                     await task
 
-    async def _until_it_answers(self, engine: Engine, health_path: str) -> None:
+    async def _where(self, engine: Engine) -> tuple[bool | None, tuple[str, ...]]:
+        log = await self._runtime.logs(engine.instance, _GPU_LOG_LINES)
+        capabilities = engine.offer.recipe.capabilities
+        found = await check_gpu(self._client, engine.target, capabilities, engine.pids, log)
+        _log.info("engine.device", model=engine.offer.id, says=found.says, evidence=found.evidence)
+        return found.on_gpu, found.evidence
+
+    async def _until_it_answers(self, engine: Engine, health_path: str, meter: MemoryMeter) -> None:
+        measured_at = 0.0
         while True:
             known = (await self._runtime.instances()).get(engine.instance)
             if known is None or known.state == "exited":
                 raise LoadFailedError(await self._last_words(engine, known.exit_status if known else None))
             engine.pids = known.pids
+            if time.monotonic() - measured_at >= _MEASURE_S:
+                await self._measure(meter, engine.pids)
+                measured_at = time.monotonic()
             if await self._is_healthy(engine, health_path):
                 result = await canary(self._client, engine.target, engine.offer.recipe.capabilities, _CANARY_TIMEOUT_S)
                 if result.ok:
@@ -199,8 +226,3 @@ class Starter:
 def _killed(signal_number: int) -> str:
     hint = " (out of memory?)" if signal_number == 9 else ""
     return f"was killed by signal {signal_number}{hint}"
-
-
-def log_file(folder: Path, instance: str) -> Path:
-    """Return where an engine's output goes."""
-    return folder / f"{instance}.log"

@@ -35,7 +35,7 @@ def test_the_default_recipe_is_found_by_every_name():
 
 
 def test_an_unknown_name_is_told_what_there_is():
-    with pytest.raises(RecipeError, match="no recipe 'gpt-5'; there are: .*smollm2-135m-instruct-q4_1"):
+    with pytest.raises(RecipeError, match=r"no recipe 'gpt-5'; there are: .*smollm2-135m-instruct-q4_1"):
         find_recipe("gpt-5", load_recipes())
 
 

@@ -291,3 +291,13 @@ def test_the_eta_of_a_load_and_of_who_queues_behind_it(residency):
     residency.leave("small", "w", 20)
     residency.want("b", "w", 30, ROOM)
     assert residency.eta_s("b", 30, ROOM) == 50 + 30
+
+
+def test_a_crashed_model_is_loaded_again_for_those_who_wait_and_lets_others_pass_until_then(residency):
+    load(residency, "a", 0)
+    residency.want("b", "w", 61, ROOM)
+    residency.unload_began("a", 61)
+    residency.crashed("a", 61, "killed", retry_after_s=5, waiter="operator")
+    assert residency.models["a"].state == "queued"
+    residency.want("a", "w", 62, ROOM)  # it waits, and is not refused
+    assert residency.next_step(62, ROOM) == Load("b")

@@ -93,10 +93,15 @@ class Machine(RuleBasedStateMachine):
     def time_passes(self, seconds):
         self.now += seconds
 
-    @rule(model=models)
-    def crash(self, model):
-        if self.residency.models[model].state == "ready":
+    @rule(model=models, again=st.booleans(), given_up=st.booleans())
+    def crash(self, model, again, given_up):
+        if self.residency.models[model].state != "ready":
+            return
+        if given_up:
             self.residency.failed(model, self.now, "it crashed")
+        else:
+            self.residency.unload_began(model, self.now)
+            self.residency.crashed(model, self.now, "it crashed", 3.0, waiter="operator" if again else "")
 
     @rule(data=st.data())
     def step(self, data):
