@@ -97,7 +97,7 @@ class HealthLimits:
         cpu_alone_s: how long CPU time alone may stand for progress where the CPU computes.
         spin_alone_s: the same on a GPU, and the longest stillness of an engine that shows neither figures nor
             processes: longer than the prefill of a full context.
-        start_s: how long a server that was never seen to answer may be starting.
+        start_s: of stillness while it comes up; reading a large model is CPU time, too.
     """
 
     suspect_s: float = 6.0
@@ -109,7 +109,7 @@ class HealthLimits:
     spin_cores: float = 2.0
     cpu_alone_s: float = 1800.0
     spin_alone_s: float = 300.0
-    start_s: float = 60.0
+    start_s: float = 120.0
 
 
 class ProgressWatch:
@@ -144,9 +144,10 @@ class ProgressWatch:
         self._stopped_looks = self._stopped_looks + 1 if signals.process == "stopped" else 0
         moved = self._moved(signals, step_s)
         answers = signals.answers and not signals.loading
-        if not self._came_up and not answers and self._is_starting(signals, step_s):
-            return self._verdict("loading", "its model is being loaded", step_s)
-        self._came_up = self._came_up or answers
+        if answers and not self._came_up:
+            self._came_up = moved = True
+        if not self._came_up and self._stopped_looks < 2:
+            return self._coming_up(signals, moved, step_s)
         if self._stopped_looks >= 2:
             return self._stalled("its process is stopped (signal STOP)", step_s)
         if moved:
@@ -154,10 +155,12 @@ class ProgressWatch:
             return self._at_work(signals, answers, step_s)
         return self._still(signals, answers, step_s)
 
-    def _is_starting(self, signals: Signals, step_s: float) -> bool:
-        if self._stopped_looks >= 2:
-            return False
-        return signals.loading or (self._state == "loading" and self._in_state_s + step_s < self.limits.start_s)
+    def _coming_up(self, signals: Signals, moved: bool, step_s: float) -> Verdict:
+        """Judge an engine that was never seen to answer: most answer nothing until their model is there."""
+        self._still_s = 0.0 if moved else self._still_s + step_s
+        if signals.loading or self._still_s < self.limits.start_s:
+            return self._verdict("loading", "its model is being loaded", step_s)
+        return self._stalled(f"it does not come up: nothing of it moved for {self._still_s:.0f} s", step_s)
 
     def _still(self, signals: Signals, answers: bool, step_s: float) -> Verdict:
         """Judge an engine of which nothing has moved since the last look."""
@@ -208,7 +211,8 @@ class ProgressWatch:
             return False
         self._cpu_alone_s += self._still_s + step_s
         self._cpu_mark = signals.cpu_s
-        return self._cpu_alone_s < (self.limits.spin_alone_s if signals.gpu else self.limits.cpu_alone_s)
+        spins = signals.gpu and self._came_up
+        return self._cpu_alone_s < (self.limits.spin_alone_s if spins else self.limits.cpu_alone_s)
 
     def _counted(self, signals: Signals) -> bool:
         """Say whether a figure is another than when it was last told; what was not told this time says nothing."""
@@ -222,7 +226,7 @@ class ProgressWatch:
         if signals.cpu_s is None or self._cpu_mark is None:
             self._cpu_mark = signals.cpu_s
             return False
-        spins = signals.gpu and signals.offers_figures
+        spins = signals.gpu and signals.offers_figures and self._came_up
         cores = self.limits.spin_cores if spins else self.limits.idle_cores
         used_s = signals.cpu_s - self._cpu_mark
         return used_s > cores * (self._still_s + step_s) + self.limits.idle_burst_s

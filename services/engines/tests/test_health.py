@@ -65,10 +65,25 @@ def test_a_model_that_is_being_loaded_is_loading_however_long_it_says_so():
     assert engine.look(open_requests=0).state == "ready"
 
 
-def test_a_server_that_is_not_up_yet_is_loading_but_not_for_ever():
-    engine = Engine(answers=False)
-    engine.stays("loading", for_s=50)
-    assert engine.until("stalled", within_s=40) <= 40
+def test_coming_up_counts_as_progress():
+    engine = Engine(loading=True)
+    engine.stays("loading", for_s=600)
+    engine.stays("busy", for_s=HealthLimits().stall_s - LOOK_S, loading=False, open_requests=1)
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_server_that_answers_nothing_while_it_reads_its_model_is_loading(gpu):
+    engine = Engine(answers=False, tokens=None, gpu=gpu)
+    engine.stays("loading", for_s=1200, cores=0.3)
+    assert engine.look(answers=True, tokens=0.0).state == "ready"
+
+
+def test_a_server_that_does_not_come_up_is_stalled_in_the_end():
+    engine = Engine(answers=False, tokens=None)
+    engine.stays("loading", for_s=HealthLimits().start_s - 10, cores=0.01)
+    assert engine.until("stalled", within_s=20) <= 20
+    assert "does not come up" in engine.verdict.reason
+    assert engine.look(process="stopped").state == "stalled"
 
 
 def test_tokens_make_it_busy():
@@ -113,6 +128,14 @@ def test_nothing_moves_with_a_request_open_it_is_stalled_in_time_for_a_canary():
 def test_the_idle_noise_of_a_real_engine_is_no_progress():
     engine = Engine()
     assert engine.until("stalled", within_s=30, cores=0.024, open_requests=1) <= 16  # vLLM at rest, asked every 2 s
+
+
+def test_the_parsing_of_requests_that_go_nowhere_is_no_progress():
+    engine = Engine()
+    engine.stays("busy", for_s=2, open_requests=1)
+    engine.look(cores=0.14)  # 0.28 s of CPU time after 4 s of stillness: 0.1 + 4 × 0.05 would count
+    engine.until("stalled", within_s=30)
+    assert engine.now.at <= 14
 
 
 def test_a_canary_is_due_before_the_verdict():
