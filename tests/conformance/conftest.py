@@ -20,7 +20,7 @@ RESULTS = "CONFORMANCE_RESULTS"
 """A folder to write what came out into, a file an engine: docs/engine-matrix.md is made from these."""
 MARKS = {"fake": (), "llamacpp": (pytest.mark.slow,)}
 _outcomes: dict[str, dict[str, str]] = {}
-_versions: dict[str, Place] = {}
+_places: dict[str, Place] = {}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -45,7 +45,7 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """Run an engine and a gateway, in a thread of their own."""
     need(request.param)
     with in_thread(place(request.param, tmp_path_factory.mktemp(request.param))) as found:
-        _versions[request.param] = found
+        _places[request.param] = found
         yield found
     _write(request.param)
 
@@ -63,16 +63,18 @@ def note(place: Place, name: str, outcome: str) -> None:
 
 
 def _write(name: str) -> None:
-    folder, found = os.environ.get(RESULTS), _outcomes.get(name, {})
-    if folder and found.keys() == CHECKS.keys():
-        document: dict[str, Any] = {
-            "engine": name,
-            "version": _versions[name].version,
-            "model": _versions[name].model,
-            "checks": {check: found[check] for check in CHECKS},
-        }
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / f"{name}.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    """Bring an engine's file of results up to date; a run of a part of the checks keeps the others of that version."""
+    folder = os.environ.get(RESULTS)
+    if not folder or name not in _outcomes:
+        return
+    path, place = Path(folder) / f"{name}.json", _places[name]
+    about = {"engine": name, "version": place.version, "model": place.model}
+    before: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    known = before["checks"] if about.items() <= before.items() else {}
+    found = {**known, **_outcomes[name]}
+    document = {**about, "checks": {check: found[check] for check in CHECKS if check in found}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
