@@ -147,8 +147,9 @@ def _event(name: str, document: dict[str, Any]) -> bytes:
 
 def app_error(error: NotServedError) -> AppError:
     """Return what a client is told."""
-    kind = InsufficientMemory if isinstance(error, DoesNotFitError) else ModelFailed
-    return kind(str(error), retry_after_s=error.retry_after_s)
+    if isinstance(error, DoesNotFitError):
+        return InsufficientMemory(str(error), retry_after_s=error.retry_after_s)
+    return ModelFailed(str(error), retry_after_s=error.retry_after_s)
 
 
 @router.put("/leases/{lease_id}", summary="Prolong a lease")
