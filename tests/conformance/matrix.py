@@ -27,6 +27,9 @@ Every check of `tests/conformance`, asked through the gateway with openai's clie
 leads to the reason, which stands in the recipe (`lacks`), and the suite makes sure that it is still true. The fake
 engine is the tests' own.
 
+SmolLM2 does not think: for `reasoning`, vLLM was started with a parser of thoughts that are marked by words, and an
+expression made the model write those. What a model is worth is not asked here; the wire is.
+
 None of these runs had a GPU: vLLM is the build for the CPU. What runs on a DGX Spark alone (vLLM for CUDA, SGLang,
 TensorRT-LLM, Ollama) has not been asked: no such machine was there.
 """
