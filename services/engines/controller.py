@@ -346,7 +346,7 @@ class Controller:
         self.residency.load_began(offer.id, self._clock())
         self._changed()
         try:
-            engine = await self._starter.start(offer, model.need)
+            engine = await self._starter.start(offer, model.need, offer.plan(self.machine).short_ceiling_tok_per_s)
         except asyncio.CancelledError:
             self.residency.unloaded(offer.id, self._clock())
             self._metrics.loads.labels(offer.id, "cancelled").inc()

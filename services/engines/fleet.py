@@ -93,7 +93,8 @@ class Fleet:
         return kept
 
     async def _take_over(self, offer: Offer, record: Running, instance: Instance) -> Engine:
-        target = EngineTarget(offer.id, offer.engine, f"http://127.0.0.1:{record.port}", record.api_key, offer.id)
+        url = f"http://127.0.0.1:{record.port}"
+        target = EngineTarget(offer.id, offer.engine, url, record.api_key, offer.id, bool(record.on_gpu))
         engine = Engine(offer, record.instance, record.port, target, record.digest, record.taken, instance.pids)
         engine.on_gpu = record.on_gpu
         self.engines[offer.id] = engine

@@ -15,7 +15,7 @@ from typing import Any
 import services
 from services.engines.admission import Need
 from services.engines.machines import Machine
-from services.engines.memory import plan_model
+from services.engines.memory import ModelPlan, plan_model
 from services.engines.recipes import EngineArguments, EngineName, OllamaSource, PackageSource, Recipe, RecipeError
 
 _ROOT = Path(services.__file__).resolve().parents[1]
@@ -40,15 +40,15 @@ class Offer:
     engine: EngineName
     arguments: EngineArguments
 
+    def plan(self, machine: Machine) -> ModelPlan:
+        """Return what it will take, and how fast it can be."""
+        arguments = self.arguments
+        context, sequences = arguments.context_tokens, arguments.sequences
+        return plan_model(self.recipe, self.engine, machine, context_tokens=context, sequences=sequences)
+
     def need(self, machine: Machine) -> Need:
         """Return what it will take."""
-        planned = plan_model(
-            self.recipe,
-            self.engine,
-            machine,
-            context_tokens=self.arguments.context_tokens,
-            sequences=self.arguments.sequences,
-        )
+        planned = self.plan(machine)
         return Need(planned.held_bytes, planned.transient_bytes)
 
     def facts(self, aliases: Iterable[str]) -> dict[str, Any]:

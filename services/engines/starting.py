@@ -89,8 +89,11 @@ class Starter:
         self._guard_limits = guard_limits
         self._timeout_s = timeout_s
 
-    async def start(self, offer: Offer, need: Need) -> Engine:
+    async def start(self, offer: Offer, need: Need, ceiling_tok_per_s: float | None = None) -> Engine:
         """Start an engine and return when it has answered with a token.
+
+        Args:
+            ceiling_tok_per_s: of decoding, by the memory plan: an engine that is far below is not on the GPU.
 
         Raises:
             LoadFailedError: it is gone again then, with all it held.
@@ -105,7 +108,7 @@ class Starter:
             await self._runtime.start(spec)
             await self._watched(engine, health_path, meter)
             outcome = "ready"
-            engine.on_gpu, engine.evidence = await self._where(engine)
+            engine.on_gpu, engine.evidence = await self._where(engine, ceiling_tok_per_s)
         except (LoadFailedError, EngineStartError, RuntimeUnreachableError) as error:
             reason = str(error)
             raise LoadFailedError(reason) from None
@@ -157,7 +160,7 @@ class Starter:
         port = await asyncio.to_thread(free_port, offer.engine)
         key = secrets.token_urlsafe(24)
         spec, health_path, digest = launch_spec(offer, path, port, key)
-        target = EngineTarget(offer.id, offer.engine, f"http://127.0.0.1:{port}", key, offer.id)
+        target = EngineTarget(offer.id, offer.engine, f"http://127.0.0.1:{port}", key, offer.id, spec.gpu)
         return spec, health_path, Engine(offer, spec.name, port, target, digest)
 
     async def _watched(self, engine: Engine, health_path: str, meter: MemoryMeter) -> None:
@@ -183,10 +186,12 @@ class Starter:
                 with contextlib.suppress(asyncio.CancelledError, LoadFailedError):
                     await task
 
-    async def _where(self, engine: Engine) -> tuple[bool | None, tuple[str, ...]]:
+    async def _where(self, engine: Engine, ceiling_tok_per_s: float | None) -> tuple[bool | None, tuple[str, ...]]:
         log = await self._runtime.logs(engine.instance, _GPU_LOG_LINES)
         capabilities = engine.offer.recipe.capabilities
-        found = await check_gpu(self._client, engine.target, capabilities, engine.pids, log)
+        found = await check_gpu(
+            self._client, engine.target, capabilities, engine.pids, log, ceiling_tok_per_s=ceiling_tok_per_s
+        )
         _log.info("engine.device", model=engine.offer.id, says=found.says, evidence=found.evidence)
         return found.on_gpu, found.evidence
 
