@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from services.engines import capacity, overheads
-from services.engines.machines import (
+from services.engines.planning import capacity, overheads
+from services.engines.planning.machines import (
     GIB,
     RESERVE_SHARE,
     SMALLEST_RESERVE_BYTES,
@@ -15,9 +15,9 @@ from services.engines.machines import (
     SPARK_BANDWIDTH_BYTES_PER_S,
     machine,
 )
-from services.engines.memory import ModelPlan, Plan, plan, plan_model
-from services.engines.plan_view import ENGINE_NAMES, above_ceiling, amount, kv_held, show, speed
-from services.engines.planning import Wishes, plan_named
+from services.engines.planning.memory import ModelPlan, Plan, plan, plan_model
+from services.engines.planning.named import Wishes, plan_named
+from services.engines.planning.view import ENGINE_NAMES, above_ceiling, amount, kv_held, show, speed
 from services.engines.recipes import Anchor, EngineName, Recipe, load_recipes
 
 TARGET = Path(__file__).with_name("memory-plan.md")
@@ -211,7 +211,7 @@ def _matrix() -> str:
         "A course on the DGX Spark has a table of six rows that is often repeated. Here are the same rows from first "
         "principles, with this page's reserve and engines, for models of the shape of Llama 3. Serving has "
         f"{capacity.SERVING_TOKENS:,} tokens of KV cache, training one sequence of {capacity.TRAINING_TOKENS:,} tokens "
-        "a step with one checkpoint a layer. The code is `services/engines/capacity.py`.\n\n"
+        "a step with one checkpoint a layer. The code is `services/engines/planning/capacity.py`.\n\n"
         + _table("| scenario | the course | what fits | the first sum, in GB | why |", rows)
     )
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from prometheus_client.metrics_core import Metric
 
-from services.engines.engine_metrics import NAMES
-from services.engines.exporter import EngineExporter
 from services.engines.host_memory import HostMemory
+from services.engines.watching.engine_metrics import NAMES
+from services.engines.watching.exporter import EngineExporter
 
 TARGET = Path(__file__).with_name("metrics.md")
 _FIELDS = {
@@ -21,7 +21,7 @@ _FIELDS = {
 }
 _MORE_LABELS = {"engine_state": ", state", "engine_model_memory_bytes": ", device"}
 _HEAD = """\
-<!-- Made by `python -m docs.generate_metrics` from services/engines/exporter.py and engine_metrics.py: edit those. -->
+<!-- Made by `python -m docs.generate_metrics` from services/engines/watching/: edit those. -->
 # Metrics
 
 ## Engines

@@ -17,15 +17,15 @@ import structlog
 from services.engines.admission import Need, Room
 from services.engines.fleet import Fleet
 from services.engines.host_memory import HostMemory
-from services.engines.journal import Journal
-from services.engines.machines import Machine
+from services.engines.loading.journal import Journal
+from services.engines.loading.receipts import Receipts
+from services.engines.loading.starting import LoadFailedError, Starter
 from services.engines.metrics import EnginesMetrics
 from services.engines.offers import Offer, find_offer
-from services.engines.receipts import Receipts
+from services.engines.planning.machines import Machine
 from services.engines.recipes import RecipeError
 from services.engines.residency import DoesNotFitError, Load, NotServedError, Refuse, Residency, Rest, Step, Unload
 from services.engines.residents import Lease
-from services.engines.starting import LoadFailedError, Starter
 from services.kit.errors import ModelNotFound
 
 _log = structlog.get_logger("engines")

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.engines.hub import PullError
+from services.engines.files.hub import PullError
 from services.engines.recipes import Recipe, RecipeError, find_recipe
 from services.engines.routes import check_key, service_of
 from services.kit.errors import InvalidRequest, ModelNotFound

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import httpx
 import structlog
 
-from services.engines.canary import CanaryResult, canary
-from services.engines.health import EngineTarget, ProgressWatch, Signals, Verdict
-from services.engines.journal import Journal, Running
-from services.engines.launching import launch_spec
+from services.engines.files.store import ModelStore
+from services.engines.loading.journal import Journal, Running
+from services.engines.loading.launching import launch_spec
+from services.engines.loading.starting import Engine
 from services.engines.offers import Offer
 from services.engines.recipes import RecipeError
 from services.engines.runtimes import (
@@ -22,10 +22,10 @@ from services.engines.runtimes import (
     Runtime,
     RuntimeUnreachableError,
 )
-from services.engines.signals import gather
-from services.engines.starting import Engine
-from services.engines.store import ModelStore
-from services.engines.watchdog import Watchdog, WatchdogLimits
+from services.engines.watching.canary import CanaryResult, canary
+from services.engines.watching.health import EngineTarget, ProgressWatch, Signals, Verdict
+from services.engines.watching.signals import gather
+from services.engines.watching.watchdog import Watchdog, WatchdogLimits
 
 _log = structlog.get_logger("engines")
 _LOOK_S = 2.0

@@ -14,8 +14,8 @@ from typing import Any
 
 import services
 from services.engines.admission import Need
-from services.engines.machines import Machine
-from services.engines.memory import ModelPlan, plan_model
+from services.engines.planning.machines import Machine
+from services.engines.planning.memory import ModelPlan, plan_model
 from services.engines.recipes import EngineArguments, EngineName, OllamaSource, PackageSource, Recipe, RecipeError
 
 _ROOT = Path(services.__file__).resolve().parents[1]

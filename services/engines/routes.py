@@ -11,11 +11,11 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.engines.controller import Controller, Granted, Progress
-from services.engines.kv_cache import KVDtypeError
 from services.engines.listing import model_documents
-from services.engines.machines import MachineError
-from services.engines.memory import PlanError
-from services.engines.planning import Wishes, plan_named
+from services.engines.planning.kv_cache import KVDtypeError
+from services.engines.planning.machines import MachineError
+from services.engines.planning.memory import PlanError
+from services.engines.planning.named import Wishes, plan_named
 from services.engines.recipes import RecipeError
 from services.engines.residency import DoesNotFitError, LeaseLapsedError, NotServedError
 from services.engines.service import Service

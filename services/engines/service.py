@@ -13,27 +13,27 @@ import httpx
 from prometheus_client import CollectorRegistry
 
 from services.engines.controller import Controller
-from services.engines.exporter import EngineExporter
+from services.engines.files.pull import Pulls
+from services.engines.files.pull_settings import PullSettings
+from services.engines.files.store import ModelStore
 from services.engines.fleet import Fleet
 from services.engines.gguf import GgufError
-from services.engines.guard import guard_limits
 from services.engines.host_memory import read_host_memory
-from services.engines.journal import Journal
 from services.engines.lineup import aliases_of, known_recipes, preloaded
 from services.engines.listing import model_documents
-from services.engines.machines import machine
+from services.engines.loading.guard import guard_limits
+from services.engines.loading.journal import Journal
+from services.engines.loading.receipts import Receipts
+from services.engines.loading.starting import Starter
 from services.engines.metrics import EnginesMetrics
 from services.engines.offers import Offer, OfferError, offers_here
-from services.engines.pull import Pulls
-from services.engines.pull_settings import PullSettings
-from services.engines.receipts import Receipts
+from services.engines.planning.machines import machine
 from services.engines.recipes import Recipe, RecipeError
 from services.engines.residency import Residency
 from services.engines.residents import Limits
 from services.engines.runtimes import Runtime
 from services.engines.settings import EnginesSettings
-from services.engines.starting import Starter
-from services.engines.store import ModelStore
+from services.engines.watching.exporter import EngineExporter
 from services.kit.settings import SettingsError
 
 _PRESENCE_S = 10.0

@@ -31,7 +31,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("check", list(CHECKS.values()), ids=list(CHECKS))
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def quiet_log() -> Iterator[None]:
     """Log warnings alone: a request's line comes after its answer, when pytest may no longer capture its test."""
     before = structlog.get_config()

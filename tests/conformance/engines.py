@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from services.engines.convert import is_converted
-from services.engines.packaged import locate
+from services.engines.files.convert import is_converted
+from services.engines.files.packaged import locate
 from services.engines.recipes import EngineName, PackageSource, Recipe, find_recipe, load_recipes
 from services.engines.rendering import render
 from services.engines.threads import default_threads
@@ -188,7 +188,7 @@ async def _model(recipe: Recipe, setup: Setup) -> Path:
     assert isinstance(original.source, PackageSource)
     source, folder = locate(original.source), CONVERTED / recipe.id
     if not is_converted(source, folder):
-        command = [str(setup.python), "-m", "services.engines.convert", str(source), str(folder)]
+        command = [str(setup.python), "-m", "services.engines.files.convert", str(source), str(folder)]
         process = await asyncio.create_subprocess_exec(
             *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from docs import generate_metrics
-from services.engines.health import STATES, HealthLimits
-from services.engines.watchdog import WatchdogLimits
+from services.engines.watching.health import STATES, HealthLimits
+from services.engines.watching.watchdog import WatchdogLimits
 
 HEALTH = Path(generate_metrics.__file__).with_name("engine-health.md").read_text()
 EXPORTED = {generate_metrics.full_name(family) for family in generate_metrics.families()}

@@ -14,9 +14,9 @@ import openai
 import pydantic
 import pytest
 
-from services.engines.launching import launch_spec
+from services.engines.files.packaged import locate
+from services.engines.loading.launching import launch_spec
 from services.engines.offers import find_offer, offers_here
-from services.engines.packaged import locate
 from services.engines.recipes import load_recipes
 from services.gateway.app import create_app
 from services.gateway.settings import GatewaySettings

@@ -3,7 +3,7 @@
 import re
 
 from docs.generate_memory_plan import CONTEXTS, SEVENTY, TARGET, document, spark_plans
-from services.engines.capacity import CLAIMS
+from services.engines.planning.capacity import CLAIMS
 from services.engines.recipes import load_recipes
 
 

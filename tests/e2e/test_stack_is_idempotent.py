@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from services.engines.packaged import locate
+from services.engines.files.packaged import locate
 from services.engines.recipes import find_recipe, load_recipes
 from tests.e2e.conftest import ENGINE
 from tests.testkit.ports import free_port

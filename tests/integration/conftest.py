@@ -1,5 +1,6 @@
 """What every test of this folder has: a clean environment, and no crash behind an answer that looks good."""
 
+import logging
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -27,7 +28,8 @@ def logs() -> Iterator[list[Any]]:
     """
     capture = LogCapture()
     before = structlog.get_config()
-    structlog.configure(processors=[structlog.processors.format_exc_info, capture])
+    everything = structlog.make_filtering_bound_logger(logging.NOTSET)
+    structlog.configure(processors=[structlog.processors.format_exc_info, capture], wrapper_class=everything)
     yield capture.entries
     structlog.configure(**before)
     crashed = [entry for entry in capture.entries if entry["event"] == "request.crashed"]

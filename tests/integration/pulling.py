@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from services.engines.download_plan import DownloadPlan, Progress, PullOptions
-from services.engines.getting import Getting
+from services.engines.files.download_plan import DownloadPlan, Progress, PullOptions
+from services.engines.files.getting import Getting
+from services.engines.files.removal import Remover
+from services.engines.files.store import ModelStore
+from services.engines.files.transfer import Patience
 from services.engines.recipes import Recipe
-from services.engines.removal import Remover
-from services.engines.store import ModelStore
-from services.engines.transfer import Patience
 from tests.testkit.fake_hub import FakeHub
 
 QUICK = Patience(total_s=5.0, read_s=5.0, first_wait_s=0.01)

@@ -10,14 +10,14 @@ import httpx
 import psutil
 import pytest
 
-from services.engines.canary import canary
-from services.engines.gpu import check_gpu, decode_speed, list_devices
-from services.engines.health import EngineTarget, HealthLimits, ProgressWatch
-from services.engines.launching import launch_spec
+from services.engines.files.packaged import locate
+from services.engines.loading.launching import launch_spec
 from services.engines.offers import find_offer, offers_here
-from services.engines.packaged import locate
 from services.engines.recipes import load_recipes
-from services.engines.signals import gather
+from services.engines.watching.canary import canary
+from services.engines.watching.gpu import check_gpu, decode_speed, list_devices
+from services.engines.watching.health import EngineTarget, HealthLimits, ProgressWatch
+from services.engines.watching.signals import gather
 from tests.testkit.server import free_port, run_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -144,7 +144,7 @@ async def test_its_canary_wants_the_key_and_it_says_cpu_where_there_is_no_gpu():
 
 
 async def _with_a_gpu(command):
-    from services.engines.gpu import run_command
+    from services.engines.watching.gpu import run_command
 
     if command[0] != "nvidia-smi":
         return await run_command(command)

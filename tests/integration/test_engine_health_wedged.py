@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from services.engines.canary import CanaryResult, canary
-from services.engines.health import EngineTarget, HealthLimits, ProgressWatch, Verdict
-from services.engines.signals import gather
-from services.engines.watchdog import Action, Watchdog, WatchdogLimits
+from services.engines.watching.canary import CanaryResult, canary
+from services.engines.watching.health import EngineTarget, HealthLimits, ProgressWatch, Verdict
+from services.engines.watching.signals import gather
+from services.engines.watching.watchdog import Action, Watchdog, WatchdogLimits
 from tests.testkit.server import run_process
 
 FAST = HealthLimits(suspect_s=0.6, stall_s=1.2, idle_cores=0.3, idle_burst_s=0.2)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from services.engines import checksums, downloads, fetching
-from services.engines.download_plan import DownloadPlan
-from services.engines.getting import Declined
-from services.engines.hub import PullError
+from services.engines.files import checksums, downloads, fetching
+from services.engines.files.download_plan import DownloadPlan
+from services.engines.files.getting import Declined
+from services.engines.files.hub import PullError
+from services.engines.files.transfer import Patience
 from services.engines.recipes import RecipeError
-from services.engines.transfer import Patience
 from tests.integration.pulling import FILES, QUICK, REPOSITORY, WEIGHTS, Place, recipe
 from tests.testkit.fake_hub import FakeHub, digest_of
 

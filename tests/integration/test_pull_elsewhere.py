@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 from services.engines.commands.models import ask_before_download, rm
-from services.engines.hub import PullError
+from services.engines.files.hub import PullError
+from services.engines.files.store import ModelStore
 from services.engines.recipes import Recipe
-from services.engines.store import ModelStore
 from services.kit.files import write_json
 from tests.integration.pulling import Place, recipe, recipe_document
 from tests.testkit.fake_hub import FakeHub
@@ -125,7 +125,7 @@ def test_ollama_deletes_its_own(place: Place) -> None:
 # --- converted --------------------------------------------------------------------------------------------------
 
 CONVERTER = """#!/bin/sh
-[ "$1 $2" = "-m services.engines.convert" ] || exit 9
+[ "$1 $2" = "-m services.engines.files.convert" ] || exit 9
 %s
 """
 WRITE = """mkdir -p "$4" && cp "$3" "$4/model.safetensors"
@@ -150,8 +150,8 @@ CONVERTED = from_document(id="made", source={"kind": "converted", "recipe": "ori
 
 
 def pull_converted(place: Place, origin: Recipe) -> bool:
-    from services.engines.download_plan import PullOptions
-    from services.engines.getting import Getting
+    from services.engines.files.download_plan import PullOptions
+    from services.engines.files.getting import Getting
 
     getting = Getting(
         place.store,
@@ -187,7 +187,7 @@ def test_without_that_environment_it_says_how_to_make_it(place: Place, origin: R
 
 
 def test_a_conversion_ends_when_somebody_asks_it_to(place: Place, origin: Recipe, tmp_path: Path) -> None:
-    from services.engines.checksums import Interrupted
+    from services.engines.files.checksums import Interrupted
 
     place.more["ENGINES_VLLM_PYTHON"] = converter(tmp_path, 'echo $$ > "$4.pid"; exec sleep 600')
     threading.Timer(0.3, place.stop.set).start()

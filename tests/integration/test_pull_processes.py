@@ -160,7 +160,7 @@ def read_all(terminal: int) -> str:
 
 def test_neither_the_command_line_nor_the_store_imports_the_hubs_library() -> None:
     code = (
-        "import sys, services.engines.commands.models, services.engines.store, services.engines.pull;"
+        "import sys, services.engines.commands.models, services.engines.files.store, services.engines.files.pull;"
         "print([name for name in sys.modules if name.split('.')[0] in ('huggingface_hub', 'httpx2', 'tqdm')])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

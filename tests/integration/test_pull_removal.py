@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from services.engines.hub import PullError
+from services.engines.files.hub import PullError
+from services.engines.files.transfer import Patience
 from services.engines.recipes import find_recipe, load_recipes
-from services.engines.transfer import Patience
 from tests.integration.pulling import FILES, REPOSITORY, WEIGHTS, Place, recipe
 from tests.testkit.fake_hub import FakeHub
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from services.engines.download_plan import PullOptions
-from services.engines.hub import PullError
-from services.engines.pull import Pulls
+from services.engines.files.download_plan import PullOptions
+from services.engines.files.hub import PullError
+from services.engines.files.pull import Pulls
 from services.engines.recipes import Recipe
 from tests.integration.pulling import FILES, QUICK, REPOSITORY, WEIGHTS, Place, recipe
 from tests.testkit.fake_hub import FakeHub, digest_of

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from services.engines.host_guard import HostGuard
+    from services.engines.loading.host_guard import HostGuard
 
 GIB = 2**30
 
@@ -37,7 +37,7 @@ def guard(
     For machines whose GPU shares the host's memory (DGX Spark): run it on the host, as root. It does nothing else,
     and nothing at all while no engine loads. `sparkstack guard --print-unit` prints what makes it a service.
     """
-    from services.engines.host_guard import HostGuard, NoRightsError, check_rights, relieve
+    from services.engines.loading.host_guard import HostGuard, NoRightsError, check_rights, relieve
 
     if print_unit:
         click.echo(unit(min_free_gib, interval_s), nl=False)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from services.engines.files.store import ModelStore
     from services.engines.recipes import Recipe
-    from services.engines.store import ModelStore
 
 _LOADED = frozenset({"loading", "ready", "busy", "stalled"})
 _ENGINES_TIMEOUT_S = 3.0
@@ -52,8 +52,8 @@ def pull(model: str, yes: bool, revision: str, upgrade: bool, verify: bool) -> N
 @click.option("--former", is_flag=True, help="only revisions that `pull --upgrade` has left behind")
 def rm(model: str, yes: bool, former: bool) -> None:
     """Delete the files of MODEL, what of them no other model uses. Refuses while it is loaded."""
-    from services.engines.hub import PullError
-    from services.engines.removal import Remover
+    from services.engines.files.hub import PullError
+    from services.engines.files.removal import Remover
 
     store, recipes, recipe = _find(model)
     remover = Remover(store, recipes)
@@ -79,8 +79,8 @@ def rm(model: str, yes: bool, former: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="one JSON document, of all models")
 def models(everything: bool, as_json: bool) -> None:
     """List the models: those that this machine runs first."""
-    from services.engines.machines import this_machine
-    from services.engines.model_table import documents, machines_here, model_rows, table
+    from services.engines.files.model_table import documents, machines_here, model_rows, table
+    from services.engines.planning.machines import this_machine
 
     store, recipes = _store_and_recipes()
     here = this_machine()
@@ -105,7 +105,7 @@ def ask_before_download(recipes: Sequence["Recipe"], *, yes: bool = False) -> bo
     Args:
         yes: go on without asking.
     """
-    from services.engines.download_plan import free_bytes
+    from services.engines.files.download_plan import free_bytes
 
     store, _ = _store_and_recipes()
     present = store.presence(recipes)
@@ -129,7 +129,7 @@ def ask_before_download(recipes: Sequence["Recipe"], *, yes: bool = False) -> bo
 
 
 def _settings() -> Any:
-    from services.engines.pull_settings import PullSettings
+    from services.engines.files.pull_settings import PullSettings
     from services.kit.settings import SettingsError, load_settings
 
     try:
@@ -140,8 +140,8 @@ def _settings() -> Any:
 
 def _store_and_recipes() -> tuple["ModelStore", list["Recipe"]]:
     from services.cli.home import find_home
+    from services.engines.files.store import ModelStore
     from services.engines.recipes import MODELS_FOLDER, RecipeError, load_recipes
-    from services.engines.store import ModelStore
 
     state = find_home().state
     own = state / "recipes"
@@ -172,7 +172,7 @@ def _where(store: "ModelStore", recipe: "Recipe") -> str:
 
 
 def _former(store: "ModelStore", recipe: "Recipe") -> int:
-    from services.engines.removal import Remover
+    from services.engines.files.removal import Remover
 
     return Remover(store, [recipe]).plan(recipe, former_only=True).freed_bytes
 
@@ -217,6 +217,6 @@ def _loaded_models(state: Path) -> list[dict[str, Any]]:
 
 
 def _size(count: float) -> str:
-    from services.engines.download_plan import gigabytes
+    from services.engines.files.download_plan import gigabytes
 
     return gigabytes(count)

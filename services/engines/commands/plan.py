@@ -51,10 +51,10 @@ def plan(
     sparkstack plan smollm2
     sparkstack plan qwen3.6-35b-a3b-nvfp4 --machine spark-128 --context 131072 --sequences 4
     """
-    from services.engines.machines import MachineError
-    from services.engines.memory import PlanError
-    from services.engines.plan_view import in_encoding, show
-    from services.engines.planning import Wishes, plan_named
+    from services.engines.planning.machines import MachineError
+    from services.engines.planning.memory import PlanError
+    from services.engines.planning.named import Wishes, plan_named
+    from services.engines.planning.view import in_encoding, show
     from services.engines.recipes import RecipeError
 
     try:

@@ -6,13 +6,13 @@ import threading
 
 import click
 
-from services.engines.checksums import Interrupted
-from services.engines.download_plan import DownloadPlan, Progress, PullOptions, gigabytes
-from services.engines.getting import Declined, Getting
-from services.engines.hub import PullError
-from services.engines.pull_view import PullView
+from services.engines.files.checksums import Interrupted
+from services.engines.files.download_plan import DownloadPlan, Progress, PullOptions, gigabytes
+from services.engines.files.getting import Declined, Getting
+from services.engines.files.hub import PullError
+from services.engines.files.pull_view import PullView
+from services.engines.files.store import ModelStore
 from services.engines.recipes import Recipe
-from services.engines.store import ModelStore
 
 _ASK_FROM_BYTES = 1_000_000_000
 _LEAVE_S = 2.0

@@ -26,8 +26,8 @@ def new(model: str, engine: str, output: Path | None) -> None:
     sparkstack recipe new ~/models/Qwen3-8B.Q4_K_M.gguf
     sparkstack recipe new nvidia/Qwen3.6-35B-A3B-NVFP4 --output qwen3.6-35b-a3b-nvfp4.yaml
     """
-    from services.engines.draft import draft_recipe
-    from services.engines.draft_facts import DraftError
+    from services.engines.drafting.draft import draft_recipe
+    from services.engines.drafting.facts import DraftError
 
     try:
         text = draft_recipe(model, engine)

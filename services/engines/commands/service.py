@@ -107,11 +107,11 @@ def stack_models(overrides: Mapping[str, Any], variables: Mapping[str, str]) -> 
     Raises:
         click.ClickException: with a sentence that says what to do.
     """
+    from services.engines.files.store import ModelStore
     from services.engines.gguf import GgufError
     from services.engines.lineup import aliases_of, known_recipes, preloaded
     from services.engines.offers import OfferError, offers_here
     from services.engines.recipes import RecipeError
-    from services.engines.store import ModelStore
 
     try:
         settings = load_settings(EnginesSettings, **overrides)

@@ -6,8 +6,8 @@ import json
 import httpx
 import pytest
 
-from services.engines.canary import canary
-from services.engines.health import EngineTarget
+from services.engines.watching.canary import canary
+from services.engines.watching.health import EngineTarget
 
 TARGET = EngineTarget("public", "vllm", "http://engine.invalid", "a-key", "upstream")
 CHAT = {"choices": [{"message": {"content": "Hello"}, "finish_reason": "length"}], "usage": {"completion_tokens": 1}}

@@ -2,9 +2,9 @@
 
 import pytest
 
-from services.engines.capacity import CLAIMS, COURSE_ROOM_GB, COURSE_TOKEN_BYTES, course_remarks, shape
-from services.engines.machines import machine
-from services.engines.memory import plan_model
+from services.engines.planning.capacity import CLAIMS, COURSE_ROOM_GB, COURSE_TOKEN_BYTES, course_remarks, shape
+from services.engines.planning.machines import machine
+from services.engines.planning.memory import plan_model
 from services.engines.tests.planned_recipes import llama_70b, qwen36_35b
 
 CASES = [case for claim in CLAIMS for case in claim.cases]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.engines.checksums import Interrupted, Throttle, Verified, hash_file, label, new_hash
+from services.engines.files.checksums import Interrupted, Throttle, Verified, hash_file, label, new_hash
 
 DATA = os.urandom(9_000_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()

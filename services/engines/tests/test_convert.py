@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.engines.convert import CARD, ConversionError, convert, is_converted, main
+from services.engines.files.convert import CARD, ConversionError, convert, is_converted, main
 from services.engines.gguf import GgufError
 from services.engines.tests.gguf_files import write
 
@@ -87,4 +87,4 @@ def test_a_disk_that_is_too_small_is_told(source: Path, tmp_path: Path, monkeypa
 
 def test_a_wrong_call_shows_how_it_is_called(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["one.gguf"]) == 2
-    assert "python -m services.engines.convert MODEL.gguf FOLDER" in capsys.readouterr().err
+    assert "python -m services.engines.files.convert MODEL.gguf FOLDER" in capsys.readouterr().err

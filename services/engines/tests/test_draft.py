@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.engines.commands.recipe import recipe as recipe_command
-from services.engines.draft import draft_recipe
-from services.engines.draft_facts import DraftError
-from services.engines.packaged import locate
+from services.engines.drafting.draft import draft_recipe
+from services.engines.drafting.facts import DraftError
+from services.engines.files.packaged import locate
 from services.engines.recipes import Recipe, find_recipe, load_recipe, load_recipes
 from services.engines.tests import gguf_files, safetensors_files
 from services.engines.tests.gguf_files import F32, Q4_0

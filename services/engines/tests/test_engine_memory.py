@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from services.engines.engine_memory import MemoryMeter, tree_memory
 from services.engines.host_memory import HostMemory
+from services.engines.loading.engine_memory import MemoryMeter, tree_memory
 
 MIB = 2**20
 LINUX = sys.platform == "linux"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.engines.engine_metrics import NAMES, read_figures
+from services.engines.watching.engine_metrics import NAMES, read_figures
 
 SAMPLES = Path(__file__).parent / "samples"
 

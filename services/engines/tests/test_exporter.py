@@ -6,10 +6,10 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.engines.engine_metrics import EngineFigures, read_figures
-from services.engines.exporter import EngineExporter
-from services.engines.health import EngineTarget, Signals, Verdict
 from services.engines.host_memory import HostMemory
+from services.engines.watching.engine_metrics import EngineFigures, read_figures
+from services.engines.watching.exporter import EngineExporter
+from services.engines.watching.health import EngineTarget, Signals, Verdict
 
 MEMORY = HostMemory(1000, 300, 700, 400, 64, 12)
 SAMPLES = Path(__file__).parent / "samples"

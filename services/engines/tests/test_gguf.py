@@ -3,8 +3,8 @@ import struct
 
 import pytest
 
+from services.engines.files.packaged import locate
 from services.engines.gguf import GgufError, read_gguf
-from services.engines.packaged import locate
 from services.engines.recipes import find_recipe, load_recipes
 from services.engines.tests.gguf_files import DEFAULT_METADATA, F32, header, write
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.engines.gpu import GpuFacts, check_gpu, decode_speed, judge, list_devices, read_log, run_command
-from services.engines.health import EngineTarget
+from services.engines.watching.gpu import GpuFacts, check_gpu, decode_speed, judge, list_devices, read_log, run_command
+from services.engines.watching.health import EngineTarget
 
 LISTING = "GPU 0: NVIDIA GB10 (UUID: GPU-5e0f2c1a-0000-0000-0000-000000000000)\n"
 # One line of each is what `nvidia-smi` and the engines' source say that they write.

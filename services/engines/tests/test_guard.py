@@ -3,10 +3,10 @@ import asyncio
 import pytest
 import structlog
 
-from services.engines.guard import MIN_FREE_BYTES, GuardLimits, GuardTrip, LoadGuard, LoadWatch, guard_limits
-from services.engines.host_guard import NoRightsError, Relief
 from services.engines.host_memory import HostMemory
-from services.engines.machines import machine
+from services.engines.loading.guard import MIN_FREE_BYTES, GuardLimits, GuardTrip, LoadGuard, LoadWatch, guard_limits
+from services.engines.loading.host_guard import NoRightsError, Relief
+from services.engines.planning.machines import machine
 
 GIB = 2**30
 SPARK = GuardLimits(reserve_bytes=10 * GIB, min_free_bytes=8 * GIB)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.engines.health import HealthLimits, ProgressWatch, Signals
+from services.engines.watching.health import HealthLimits, ProgressWatch, Signals
 
 LOOK_S = 2.0
 IDLE = Signals(

@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from services.engines.commands.guard import guard, unit
-from services.engines.host_guard import (
+from services.engines.host_memory import HostMemory
+from services.engines.loading.host_guard import (
     HostGuard,
     NoRightsError,
     Relief,
@@ -20,7 +21,6 @@ from services.engines.host_guard import (
     touch,
     untouch,
 )
-from services.engines.host_memory import HostMemory
 from services.engines.tests.proc_files import GIB, proc_folder
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from services.engines.journal import Journal, Running
+from services.engines.loading.journal import Journal, Running
 
 ENGINE = Running("m", "llamacpp-m", "llamacpp", 8080, "k", 5, "abc")
 

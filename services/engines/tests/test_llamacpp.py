@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
+from services.engines.files.packaged import locate
 from services.engines.llamacpp import EngineError, LlamaCppOptions, check_port, parameters
-from services.engines.packaged import locate
 from services.engines.recipes import find_recipe, load_recipes
 from services.engines.tests.gguf_files import write
 from services.engines.threads import Threads

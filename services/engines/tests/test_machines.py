@@ -1,6 +1,6 @@
 import pytest
 
-from services.engines.machines import (
+from services.engines.planning.machines import (
     GIB,
     SPARK_128_BYTES,
     MachineError,

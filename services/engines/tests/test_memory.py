@@ -7,9 +7,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from services.engines.kv_cache import DTYPE_BYTES, ENGINE_DTYPES
-from services.engines.machines import GIB, machine
-from services.engines.memory import PlanError, plan, plan_model
+from services.engines.planning.kv_cache import DTYPE_BYTES, ENGINE_DTYPES
+from services.engines.planning.machines import GIB, machine
+from services.engines.planning.memory import PlanError, plan, plan_model
 from services.engines.recipes import find_recipe, load_recipes
 from services.engines.tests.planned_recipes import GB, llama_70b, qwen36_35b, recipe
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from services.engines.model_table import documents, machines_here, model_rows, table
+from services.engines.files.model_table import documents, machines_here, model_rows, table
+from services.engines.files.store import ModelStore
 from services.engines.recipes import Recipe
-from services.engines.store import ModelStore
 from services.engines.tests.test_store import recipe
 
 

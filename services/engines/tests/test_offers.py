@@ -1,9 +1,9 @@
 import pytest
 
 from services.engines.lineup import aliases_of, preloaded
-from services.engines.machines import machine
 from services.engines.offers import OfferError, find_offer, offers_here
 from services.engines.own_file import recipe_of_file
+from services.engines.planning.machines import machine
 from services.engines.recipes import EngineArguments, RecipeError, find_recipe, load_recipes
 from services.engines.settings import EnginesSettings
 from services.engines.tests.gguf_files import write

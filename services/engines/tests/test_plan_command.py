@@ -4,11 +4,11 @@ import pytest
 from click.testing import CliRunner
 
 from services.engines.commands.plan import NOT_FITTING, plan
-from services.engines.machines import machine, this_machine
-from services.engines.memory import plan as sum_up
-from services.engines.memory import plan_model
-from services.engines.plan_view import bar, in_encoding, show
-from services.engines.planning import Wishes, plan_named
+from services.engines.planning.machines import machine, this_machine
+from services.engines.planning.memory import plan as sum_up
+from services.engines.planning.memory import plan_model
+from services.engines.planning.named import Wishes, plan_named
+from services.engines.planning.view import bar, in_encoding, show
 from services.engines.tests.planned_recipes import llama_70b, recipe
 
 KEYS = {

@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from services.engines.download_plan import Progress, gigabytes
-from services.engines.pull_view import Meter, PullView, duration
+from services.engines.files.download_plan import Progress, gigabytes
+from services.engines.files.pull_view import Meter, PullView, duration
 
 GB = 1_000_000_000
 

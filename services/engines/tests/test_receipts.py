@@ -2,7 +2,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from services.engines.receipts import Receipt, Receipts
+from services.engines.loading.receipts import Receipt, Receipts
 
 RECEIPT = Receipt("m", "llamacpp", 1000.0, 300, 400, 310, 2.5, "ready")
 

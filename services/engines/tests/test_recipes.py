@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from services.engines.packaged import locate
+from services.engines.files.packaged import locate
 from services.engines.recipes import (
     MODELS_FOLDER,
     PackageSource,

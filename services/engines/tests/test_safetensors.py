@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.engines.safetensors import INDEX, SafetensorsError, read_safetensors
+from services.engines.drafting.safetensors import INDEX, SafetensorsError, read_safetensors
 from services.engines.tests.safetensors_files import encode, llama, write, write_parts
 
 

@@ -6,10 +6,10 @@ from collections import Counter
 import pytest
 
 from docs import generate_recipes
-from services.engines.kv_cache import DTYPE_BYTES
-from services.engines.machines import machine
-from services.engines.memory import plan, plan_model
-from services.engines.overheads import gpu_overhead
+from services.engines.planning.kv_cache import DTYPE_BYTES
+from services.engines.planning.machines import machine
+from services.engines.planning.memory import plan, plan_model
+from services.engines.planning.overheads import gpu_overhead
 from services.engines.recipes import RESERVING_ENGINES, HubSource, find_recipe, load_recipes
 from services.engines.rendering import targets
 

@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 
-from services.engines.health import EngineTarget
-from services.engines.signals import gather, process_facts
+from services.engines.watching.health import EngineTarget
+from services.engines.watching.signals import gather, process_facts
 
 SLOTS = [
     {"id": 0, "is_processing": True, "n_prompt_tokens_processed": 2048, "next_token": [{"n_decoded": 7}]},

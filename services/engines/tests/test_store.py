@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from services.engines.convert import CARD
-from services.engines.hub_cache import cache_folder
+from services.engines.files.convert import CARD
+from services.engines.files.hub_cache import cache_folder
+from services.engines.files.store import ModelStore
 from services.engines.recipes import Recipe, RecipeError, find_recipe, load_recipes
-from services.engines.store import ModelStore
 
 COMMIT = "a" * 40
 

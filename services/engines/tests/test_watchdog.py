@@ -2,9 +2,9 @@
 
 import pytest
 
-from services.engines.canary import CanaryResult
-from services.engines.health import Verdict
-from services.engines.watchdog import Watchdog, WatchdogLimits
+from services.engines.watching.canary import CanaryResult
+from services.engines.watching.health import Verdict
+from services.engines.watching.watchdog import Watchdog, WatchdogLimits
 
 READY = Verdict("ready", "", 0)
 BUSY = Verdict("busy", "", 0)

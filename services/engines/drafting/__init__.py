@@ -1,0 +1,1 @@
+"""Drafts of recipes from a model's own files."""

@@ -1,0 +1,1 @@
+"""Models' files: where they are, how they are got, checked and deleted."""
