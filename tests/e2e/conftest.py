@@ -60,10 +60,10 @@ class Stack:
             text=True,
         )
 
-    def run(self, *arguments, code=0, **variables) -> str:
+    def run(self, *arguments, code=0, timeout_s=110, **variables) -> str:
         """Run a verb to its end, check its exit status, and return what it said."""
         process = self.start(*arguments, **variables)
-        said, _ = process.communicate(timeout=110)
+        said, _ = process.communicate(timeout=timeout_s)
         assert process.returncode == code, f"status {process.returncode}, not {code}:\n{said}\n{self.all_logs()}"
         assert "Traceback" not in said
         return said
@@ -103,6 +103,11 @@ class Stack:
             return row if row.get("state") == "ready" and row["pid"] != other_pid_than else None
 
         return wait_for(ready, f"a new {service}", self.all_logs)
+
+    def count(self, metric: str) -> float:
+        """The sum of a counter of the engines service."""
+        text = httpx.get(f"{self.status()['engines']['address']}/metrics", trust_env=False).text
+        return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{metric}{{"))
 
     @property
     def gateway(self) -> str:

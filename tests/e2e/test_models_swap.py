@@ -112,14 +112,9 @@ def test_two_users_of_two_models_all_end_well_and_do_not_thrash(stack_for_one, c
         answered = [outcome for outcomes in pool.map(user, (FIRST, SECOND)) for outcome in outcomes]
     elapsed_s = time.monotonic() - began
     assert answered.count("answered") == 40
-    unloads = _count(stack_for_one, "engines_unloads_total")
+    unloads = stack_for_one.count("engines_unloads_total")
     assert unloads >= 1
     assert unloads <= elapsed_s / RESIDENCY_S + 1
-
-
-def _count(stack, name):
-    text = httpx.get(f"{stack.status()['engines']['address']}/metrics", trust_env=False).text
-    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{name}{{"))
 
 
 def test_load_pin_and_unload_from_the_command_line(stack_for_one, client):
