@@ -243,3 +243,29 @@ async def test_a_wrong_body_is_named(tmp_path, runtime, path, body):
         answer = await service.client.post(path, json=body)
         assert answer.status_code == 400
         assert answer.json()["error"]["code"] == "invalid_request"
+
+
+async def test_the_model_that_was_loading_when_the_machine_stopped_waits_for_an_operator(tmp_path, runtime):
+    folder = tmp_path / "engines"
+    await asyncio.to_thread(folder.mkdir)
+    await asyncio.to_thread((folder / "loading.json").write_text, '{"model": "model-a", "boot": "an earlier one"}')
+    async with engine_service(tmp_path, runtime, models=TWO, preload="model-a,model-b", **ROOM_FOR_ALL) as service:
+        await service.until("model-b", "ready")
+        assert runtime.starts == ["model-b"], "it is not loaded by itself"
+        told = (await service.models())["model-a"]
+        assert told["state"] == "failed"
+        assert "the machine stopped while it was loaded; `sparkstack load model-a` tries it again" in told["reason"]
+        refused = await service.lease("model-a")
+        assert refused.json()["error"]["code"] == "model_failed"
+        assert (await service.client.post("/models/model-a/load", json={"wait": True})).json()["state"] == "ready"
+        await service.granted("model-a")
+
+
+async def test_what_engines_count_can_be_scraped(tmp_path, runtime):
+    async with engine_service(tmp_path, runtime, models=TWO, **ROOM_FOR_ALL) as service:
+        await service.until("model-a", "ready")
+        await eventually(lambda: service.service.controller.fleet.signals.get("model-a"))
+        text = (await service.client.get("/metrics")).text
+        assert 'engines_loads_total{model="model-a",outcome="ready"} 1.0' in text
+        assert 'engine_state{engine="llamacpp",model="model-a",state="ready"} 1.0' in text
+        assert "host_memory_available_bytes" in text

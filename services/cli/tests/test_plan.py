@@ -3,11 +3,14 @@ from dataclasses import replace
 
 import click
 import pytest
+import yaml
+from click.testing import CliRunner
 
 from services.cli import plan
 from services.cli.plan import check_digest, check_disk, internal_key, make_plan
 from services.cli.up import NoSuchModeError, check_mode
 from services.engines.commands.service import stack_models
+from services.engines.recipes import MODELS_FOLDER
 from services.engines.tests.gguf_files import write
 from services.kit.files import read_json, write_json
 from tests.testkit.ports import free_port
@@ -95,3 +98,22 @@ def test_documents_are_written_whole_for_their_owner_alone(tmp_path):
     for broken in ("", "[1]", "{"):
         path.write_text(broken)
         assert read_json(path) == {}
+
+
+def test_a_model_that_is_to_be_loaded_and_is_not_here_is_got_first(home, monkeypatch):
+    """Without a terminal nobody can be asked before a large download: the start ends, and says what to run."""
+    recipe = home.state / "recipes" / "far-away.yaml"
+    recipe.parent.mkdir()
+    document = yaml.safe_load((MODELS_FOLDER / "smollm2-135m-instruct-q4_1.yaml").read_text())
+    document |= {"id": "far-away", "aliases": []}
+    document["source"] = {"kind": "hub", "repository": "some/where", "files": ["*.gguf"], "size_bytes": 5_000_000_000}
+    recipe.write_text(yaml.safe_dump(document))
+    monkeypatch.setenv("HF_HOME", str(home.root / "hub"))
+    monkeypatch.setenv("MODELS", "far-away")
+    runner = CliRunner()
+    with runner.isolation() as (said, *_), pytest.raises(click.exceptions.Exit) as caught:
+        stack_models({"state": home.state}, {})
+    assert caught.value.exit_code == 1
+    text = said.getvalue().decode()
+    assert "far-away: 5.0 GB, not here yet" in text
+    assert "sparkstack pull far-away --yes" in text

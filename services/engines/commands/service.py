@@ -3,12 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from services.engines.settings import EnginesSettings
 from services.kit.settings import SettingsError, describe_settings, load_settings
+
+if TYPE_CHECKING:
+    from services.engines.files.store import ModelStore
+    from services.engines.recipes import Recipe
+
+_CAN_BE_GOT = ("hub", "ollama", "converted")
 
 
 class _SettingsCommand(click.Command):
@@ -104,8 +110,11 @@ class StackModels:
 def stack_models(overrides: Mapping[str, Any], variables: Mapping[str, str]) -> StackModels:
     """Return what the stack is going to serve, by the environment's variables and `overrides` of settings.
 
+    Models that are to be loaded and aren't here are got first; a person is asked before a large download.
+
     Raises:
         click.ClickException: with a sentence that says what to do.
+        click.exceptions.Exit: a person said no.
     """
     from services.engines.files.store import ModelStore
     from services.engines.gguf import GgufError
@@ -115,14 +124,30 @@ def stack_models(overrides: Mapping[str, Any], variables: Mapping[str, str]) -> 
 
     try:
         settings = load_settings(EnginesSettings, **overrides)
-        offers = offers_here(known_recipes(settings), variables)
+        recipes = known_recipes(settings)
+        offers = offers_here(recipes, variables)
         chosen = preloaded(settings, offers)
         store = ModelStore(settings.state)
+        _get_missing(store, recipes, [offer.recipe for offer in chosen])
         preload = [_preloaded(offer, store) for offer in chosen]
     except (GgufError, OfferError, RecipeError, SettingsError) as error:
         raise click.ClickException(str(error)) from None
     aliases = aliases_of(offers, chosen[0])
     return StackModels(chosen[0].id, [offer.facts(aliases[offer.id]) for offer in offers], preload)
+
+
+def _get_missing(store: "ModelStore", recipes: "list[Recipe]", wanted: "list[Recipe]") -> None:
+    missing = [recipe for recipe in wanted if not store.is_present(recipe) and recipe.source.kind in _CAN_BE_GOT]
+    if not missing:
+        return
+    from services.engines.commands.models import ask_before_download
+    from services.engines.commands.pulling import run_pull
+    from services.engines.files.pull_settings import PullSettings
+
+    if not ask_before_download(missing):
+        raise click.exceptions.Exit(1)
+    for recipe in missing:
+        run_pull(store, recipes, recipe, PullSettings().options(), yes=True)
 
 
 def _preloaded(offer: Any, store: Any) -> Preloaded:
