@@ -41,6 +41,11 @@ def preloaded(settings: EnginesSettings, offers: list[Offer]) -> list[Offer]:
     return list({offer.id: offer for offer in named}.values())
 
 
+def default_first(offers: list[Offer], chosen: list[Offer]) -> list[Offer]:
+    """Return the offers as lists show them: what is loaded at the start, the default at the head, then the others."""
+    return list({offer.id: offer for offer in [*chosen, *offers]}.values())
+
+
 def aliases_of(offers: list[Offer], default: Offer) -> dict[str, list[str]]:
     """Return each model's further names. Those that clients have built in lead to the default, whatever that is."""
     aliases: dict[str, list[str]] = {}

@@ -19,7 +19,7 @@ from services.engines.files.store import ModelStore
 from services.engines.fleet import Fleet
 from services.engines.gguf import GgufError
 from services.engines.host_memory import read_host_memory
-from services.engines.lineup import aliases_of, known_recipes, preloaded
+from services.engines.lineup import aliases_of, default_first, known_recipes, preloaded
 from services.engines.listing import model_documents
 from services.engines.loading.guard import guard_limits
 from services.engines.loading.journal import Journal
@@ -127,6 +127,7 @@ def make_service(
         if not offers:
             raise SettingsError("no engine is installed here that could serve a model; `make up` installs llama.cpp")
         preload = preloaded(settings, offers)
+        offers = default_first(offers, preload)
     except (RecipeError, GgufError, OfferError) as error:
         raise SettingsError(str(error)) from None
     here = machine("this", cap_bytes=None)

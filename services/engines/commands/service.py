@@ -118,7 +118,7 @@ def stack_models(overrides: Mapping[str, Any], variables: Mapping[str, str]) -> 
     """
     from services.engines.files.store import ModelStore
     from services.engines.gguf import GgufError
-    from services.engines.lineup import aliases_of, known_recipes, preloaded
+    from services.engines.lineup import aliases_of, default_first, known_recipes, preloaded
     from services.engines.offers import OfferError, offers_here
     from services.engines.recipes import RecipeError
 
@@ -133,7 +133,9 @@ def stack_models(overrides: Mapping[str, Any], variables: Mapping[str, str]) -> 
     except (GgufError, OfferError, RecipeError, SettingsError) as error:
         raise click.ClickException(str(error)) from None
     aliases = aliases_of(offers, chosen[0])
-    return StackModels(chosen[0].id, [offer.facts(aliases[offer.id]) for offer in offers], preload)
+    return StackModels(
+        chosen[0].id, [offer.facts(aliases[offer.id]) for offer in default_first(offers, chosen)], preload
+    )
 
 
 def _get_missing(store: "ModelStore", recipes: "list[Recipe]", wanted: "list[Recipe]") -> None:

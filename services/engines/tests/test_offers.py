@@ -1,6 +1,6 @@
 import pytest
 
-from services.engines.lineup import aliases_of, preloaded
+from services.engines.lineup import aliases_of, default_first, preloaded
 from services.engines.offers import OfferError, find_offer, offers_here
 from services.engines.own_file import recipe_of_file
 from services.engines.planning.machines import machine
@@ -86,7 +86,9 @@ def test_models_named_are_loaded_in_their_order_and_once(on_two_engines):
     recipe, variables = on_two_engines
     offers = offers_here([recipe], variables)
     settings = EnginesSettings(models="smollm2@vllm, smollm2,smollm2@vllm")
-    assert [offer.id for offer in preloaded(settings, offers)] == [f"{recipe.id}@vllm", recipe.id]
+    chosen = preloaded(settings, offers)
+    assert [offer.id for offer in chosen] == [f"{recipe.id}@vllm", recipe.id]
+    assert default_first(offers, chosen[:1])[0].id == f"{recipe.id}@vllm"
 
 
 def test_a_file_of_the_users_own_is_the_default_and_takes_the_names_that_clients_have_built_in(smollm2, tmp_path):
