@@ -12,6 +12,7 @@ from services.cli.probes import error_message, json_object, new_client
 from services.cli.progress import Progress
 
 _POLL_S = 0.3
+_NOT_LOADED = ("stopped", "failed", "missing")
 
 
 class NotLoadedError(click.ClickException):
@@ -44,6 +45,9 @@ def load(model: str, *, pin: bool | None, wait: bool) -> None:
 def unload(model: str, *, force: bool) -> None:
     """Unload MODEL, by default when the requests that it works on have ended."""
     document = _post(find_home(), f"/models/{model}/unload", {"force": force})
+    if document["state"] in _NOT_LOADED:
+        click.echo(f"{document['id']} is not loaded ({document['state']})")
+        return
     busy = f"; {document['in_flight']} requests end first" if document["in_flight"] else ""
     click.echo(f"{document['id']}: is unloaded{busy}")
 
@@ -79,6 +83,7 @@ def _wait_until_ready(home: Home, model_id: str) -> None:
                 return
             if model.state not in ("queued", "loading", "unloading"):
                 progress.clear()
-                raise NotLoadedError(f"{model_id} is {model.state}: {model.note or 'unloaded meanwhile'}")
+                is_state = "can't be loaded" if model.state == "missing" else f"is {model.state}"
+                raise NotLoadedError(f"{model_id} {is_state}: {model.note or 'unloaded meanwhile'}")
             progress.waiting(f"{model_id}: {model.state}{f', {model.note}' if model.note else ''}")
             time.sleep(_POLL_S)

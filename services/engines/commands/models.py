@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from services.engines.commands.known import among, known_recipes, model_store
+
 if TYPE_CHECKING:
     from services.engines.files.store import ModelStore
     from services.engines.recipes import Recipe
@@ -139,27 +141,12 @@ def _settings() -> Any:
 
 
 def _store_and_recipes() -> tuple["ModelStore", list["Recipe"]]:
-    from services.cli.home import find_home
-    from services.engines.files.store import ModelStore
-    from services.engines.recipes import MODELS_FOLDER, RecipeError, load_recipes
-
-    state = find_home().state
-    own = state / "recipes"
-    try:
-        recipes = load_recipes(MODELS_FOLDER, *([own] if own.is_dir() else []))
-    except RecipeError as error:
-        raise click.ClickException(str(error)) from None
-    return ModelStore(state, ollama_url=_settings().ollama_url), recipes
+    return model_store(_settings().ollama_url), known_recipes()
 
 
 def _find(name: str) -> tuple["ModelStore", list["Recipe"], "Recipe"]:
-    from services.engines.recipes import RecipeError, find_recipe
-
     store, recipes = _store_and_recipes()
-    try:
-        return store, recipes, find_recipe(name, recipes)
-    except RecipeError as error:
-        raise click.ClickException(f"{error}. `sparkstack models --all` lists them") from None
+    return store, recipes, among(name, recipes)
 
 
 def _where(store: "ModelStore", recipe: "Recipe") -> str:

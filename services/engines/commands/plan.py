@@ -5,6 +5,8 @@ import sys
 
 import click
 
+from services.engines.commands.known import known_recipes
+
 NOT_FITTING = 3
 
 
@@ -57,8 +59,9 @@ def plan(
     from services.engines.planning.view import in_encoding, show
     from services.engines.recipes import RecipeError
 
+    wishes = Wishes(context, sequences, kv_dtype, utilization)
     try:
-        found = plan_named(models, machine_name, Wishes(context, sequences, kv_dtype, utilization))
+        found = plan_named(models, machine_name, wishes, recipes=known_recipes())
     except (MachineError, PlanError, RecipeError) as error:
         raise click.UsageError(str(error), ctx) from None
     text = json.dumps(found.document(), indent=1) if as_json else show(found)

@@ -54,17 +54,15 @@ def machines_here(total_bytes: int, *, is_spark: bool) -> frozenset[str]:
 
 
 def table(rows: Iterable[ModelRow]) -> list[tuple[str, ...]]:
-    """Return the cells, the headings first."""
-    cells: list[tuple[str, ...]] = [("model", "engines", "format", "size", "here", "for", "licence", "can")]
+    """Return the cells, the headings first; what a screen has room for. The rest is in `documents`."""
+    cells: list[tuple[str, ...]] = [("model", "engines", "size", "here", "for", "can")]
     cells += [
         (
             row.id,
             ", ".join(row.engines),
-            row.format,
             gigabytes(row.size_bytes),
-            "yes" if row.here else "no",
+            "yes" if row.here else "no, gated" if row.gated else "no",
             ", ".join(row.machines),
-            f"{row.licence} (gated)" if row.gated else row.licence,
             ", ".join(row.capabilities),
         )
         for row in rows

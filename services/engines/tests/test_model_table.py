@@ -24,14 +24,16 @@ def test_what_this_machine_runs_comes_first_and_of_it_what_is_here(tmp_path: Pat
         ("small", True, False),
         ("big", False, False),
     ]
-    assert table(rows)[1] == ("mine", "llamacpp", "safetensors", "3 bytes", "yes", "any", "MIT", "chat")
+    assert table(rows)[1] == ("mine", "llamacpp", "3 bytes", "yes", "any", "chat")
     assert [document["id"] for document in documents(rows)] == ["mine", "small", "big"]
 
 
-def test_a_gated_licence_is_marked(tmp_path: Path) -> None:
+def test_a_gated_model_is_marked(tmp_path: Path) -> None:
     store = ModelStore(tmp_path / "state", hub_cache=tmp_path / "hub", variables={})
     gated = named("llama", source={"kind": "hub", "repository": "meta/llama", "gated": True})
-    assert table(model_rows([gated], store, frozenset({"any"})))[1][6] == "MIT (gated)"
+    rows = model_rows([gated], store, frozenset({"any"}))
+    assert table(rows)[1][3] == "no, gated"
+    assert (documents(rows)[0]["licence"], documents(rows)[0]["gated"]) == ("MIT", True)
 
 
 def test_a_spark_runs_what_is_made_for_a_smaller_one() -> None:
