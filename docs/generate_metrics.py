@@ -1,13 +1,16 @@
-"""Write docs/metrics.md from the exporter of the engines service: `python -m docs.generate_metrics`."""
+"""Write docs/metrics.md from the services' own metrics: `python -m docs.generate_metrics`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
 from services.engines.host_memory import HostMemory
+from services.engines.metrics import EnginesMetrics
 from services.engines.watching.engine_metrics import NAMES
 from services.engines.watching.exporter import EngineExporter
+from services.gateway.metrics import GatewayMetrics
 
 TARGET = Path(__file__).with_name("metrics.md")
 _FIELDS = {
@@ -21,14 +24,33 @@ _FIELDS = {
 }
 _MORE_LABELS = {"engine_state": ", state", "engine_model_memory_bytes": ", device"}
 _HEAD = """\
-<!-- Made by `python -m docs.generate_metrics` from services/engines/watching/: edit those. -->
+<!-- Made by `python -m docs.generate_metrics` from the services' own code: edit that. -->
 # Metrics
+
+Every service has `GET /metrics`; on this machine it wants no key. Beside what stands here each has
+`http_requests_total` and `http_request_duration_seconds`, by method, route and status (`services/kit/metrics.py`).
 
 ## Engines
 
 The engines service looks at each engine every other second and exports what it saw last, under one set of names
 whatever the engine (`GET /metrics` of the service, port 8010). A scrape asks no engine anything, so one that hangs
 makes no scrape slow. Labels are the model's public id and the engine's name.
+
+| metric | type | labels | what |
+|---|---|---|---|
+"""
+_SERVICE = """
+## The engines service itself
+
+Its decisions: what was loaded, unloaded and refused. `GET /receipts` has each load with its memory and its seconds.
+
+| metric | type | labels | what |
+|---|---|---|---|
+"""
+_GATEWAY = """
+## The gateway
+
+Named by OpenTelemetry's GenAI conventions where those have a name. The model is its public id.
 
 | metric | type | labels | what |
 |---|---|---|---|
@@ -83,7 +105,18 @@ def reference() -> str:
     """Return the text of docs/metrics.md."""
     engines = " | ".join(NAMES)
     head = _OWN_NAMES.format(engines=engines, rules="---|" * len(NAMES))
-    return "".join([_HEAD, *_rows(), head, *_names(), _TAIL])
+    service = _registered(EnginesMetrics)
+    gateway = _registered(GatewayMetrics)
+    return "".join([_HEAD, *_rows(), _SERVICE, *service, _GATEWAY, *gateway, head, *_names(), _TAIL])
+
+
+def _registered(metrics: Callable[[CollectorRegistry], object]) -> Iterator[str]:
+    registry = CollectorRegistry()
+    for metric in vars(metrics(registry)).values():
+        for family in metric.describe() if hasattr(metric, "describe") else ():
+            what = family.documentation[0].upper() + family.documentation[1:].rstrip(".") + "."
+            labels = ", ".join(metric._labelnames)  # noqa: SLF001 - it has no public name
+            yield f"| `{full_name(family)}` | {family.type} | {labels} | {what} |\n"
 
 
 def _rows() -> Iterator[str]:

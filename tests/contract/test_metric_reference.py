@@ -45,6 +45,23 @@ def test_the_metrics_that_dashboards_count_on_are_exported():
     } <= EXPORTED
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "engines_loads_total",
+        "engines_unloads_total",
+        "engines_crashes_total",
+        "engines_refusals_total",
+        "gateway_held_requests",
+        "gateway_lease_events_total",
+        "gateway_load_wait_seconds",
+        "gen_ai_server_time_to_first_token_seconds",
+    ],
+)
+def test_the_reference_has_what_the_services_count_themselves(name):
+    assert f"| `{name}` |" in generate_metrics.TARGET.read_text()
+
+
 @pytest.mark.parametrize("limits", [HealthLimits(), WatchdogLimits()], ids=["health", "watchdog"])
 def test_the_health_page_has_every_limit_with_its_value(limits):
     for field in dataclasses.fields(limits):

@@ -117,7 +117,7 @@ async def test_models_lists_what_is_here_and_rm_deletes_it(hub: FakeHub, place: 
     await asyncio.to_thread(run, place, "pull", "tiny")
     listed = await asyncio.to_thread(run, place, "models")
     row = next(line for line in listed.stdout.splitlines() if line.startswith("tiny "))
-    assert row.split()[:6] == ["tiny", "llamacpp", "safetensors", "600.0", "kB", "yes"]
+    assert row.split()[:5] == ["tiny", "llamacpp", "600.0", "kB", "yes"]
 
     refused = await asyncio.to_thread(run, place, "rm", "tiny")
     assert refused.returncode == 1
