@@ -19,13 +19,14 @@ from services.engines.fleet import Fleet
 from services.engines.host_memory import HostMemory
 from services.engines.loading.journal import Journal
 from services.engines.loading.receipts import Receipts
-from services.engines.loading.starting import LoadFailedError, Starter
+from services.engines.loading.starting import Engine, LoadFailedError, Starter
 from services.engines.metrics import EnginesMetrics
 from services.engines.offers import Offer, find_offer
 from services.engines.planning.machines import Machine
 from services.engines.recipes import RecipeError
 from services.engines.residency import DoesNotFitError, Load, NotServedError, Refuse, Residency, Rest, Step, Unload
 from services.engines.residents import Lease
+from services.engines.runtimes import RuntimeUnreachableError
 from services.kit.errors import ModelNotFound
 
 _log = structlog.get_logger("engines")
@@ -33,6 +34,9 @@ _PROGRESS_S = 2.0
 _LONGEST_REST_S = 5.0
 _OPERATOR = "operator"
 _SLACK_S = 15.0
+_RUNTIME_S = 30.0
+"""For supervisord or Docker to come up when the machine starts."""
+_RUNTIME_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,8 @@ class Controller:
         self._read_memory = read_memory
         self._clock = clock
         self._suspects: set[str] = set()
+        self._forced: set[str] = set()
+        """To be unloaded without waiting for requests under way."""
         self._why_not: dict[str, NotServedError] = {}
         self.last_memory = HostMemory(0, 0, 0)
         self._last_room = Room(0, 0)
@@ -111,7 +117,7 @@ class Controller:
         for offer in self.offers.values():
             known = await asyncio.to_thread(self.receipts.load_s, offer.id, offer.engine)
             self.residency.define(offer.id, self.needs[offer.id], known or offer.arguments.load_s)
-        for engine in await self.fleet.adopt(self.offers):
+        for engine in await self._adopt():
             now = self._clock()
             self.residency.load_began(engine.offer.id, now)
             self.residency.load_ended(engine.offer.id, now, taken=engine.taken)
@@ -124,6 +130,17 @@ class Controller:
             with contextlib.suppress(NotServedError):
                 await self.want_loaded(offer.id, by_itself=True)
         self._tasks = [asyncio.create_task(self._drive()), asyncio.create_task(self._watch())]
+
+    async def _adopt(self) -> list[Engine]:
+        give_up_at = self._clock() + _RUNTIME_S
+        while True:
+            try:
+                return await self.fleet.adopt(self.offers)
+            except RuntimeUnreachableError as error:
+                if self._clock() >= give_up_at:
+                    raise
+                _log.warning("engines.runtime_unreachable", reason=str(error), doing="trying again")
+                await asyncio.sleep(_RUNTIME_AGAIN_S)
 
     async def close(self) -> None:
         """Stop deciding. Engines run on: a restarted service takes them over, and `down` ends them."""
@@ -237,9 +254,12 @@ class Controller:
     def unload(self, model_id: str, *, force: bool) -> None:
         """Unload a model when nobody holds it, or at once."""
         self.residency.ask_unload(model_id, self._clock())
+        self._why_not.pop(model_id, None)
         loading = self.residency.loading()
         if force:
             self.residency.models[model_id].leases.clear()
+            # At once: a gateway that finds its lease gone asks for another, and would have the model loaded again.
+            self._forced.add(model_id)
             if loading is not None and loading.id == model_id and self._loading is not None:
                 self._loading.cancel()
         self._changed()
@@ -311,6 +331,8 @@ class Controller:
         while True:
             change = self._change
             try:
+                await self.fleet.ending.try_again()
+                await self._starter.ending.try_again()
                 step = self.residency.next_step(self._clock(), await self.room())
                 await self._do(step, change)
             except Exception:  # a bug, or a machine in trouble: the next step may go well
@@ -344,6 +366,7 @@ class Controller:
         self._why_not.pop(offer.id, None)
         model = self.residency.models[offer.id]
         self.residency.load_began(offer.id, self._clock())
+        self._forced.discard(offer.id)
         self._changed()
         try:
             engine = await self._starter.start(offer, model.need, offer.plan(self.machine).short_ceiling_tok_per_s)
@@ -351,13 +374,15 @@ class Controller:
             self.residency.unloaded(offer.id, self._clock())
             self._metrics.loads.labels(offer.id, "cancelled").inc()
             raise
-        except LoadFailedError as error:
-            self._fail(offer.id, str(error))
+        except Exception as error:
+            if not isinstance(error, LoadFailedError):  # a bug, or a machine in trouble: others are served all the same
+                _log.exception("engine.load_crashed", model=offer.id)
+            self._fail(offer.id, str(error) or type(error).__name__)
             self._metrics.loads.labels(offer.id, "failed").inc()
             return
-        await self.fleet.add(engine)
         self._metrics.loads.labels(offer.id, "ready").inc()
         self.residency.load_ended(offer.id, self._clock(), taken=engine.taken)
+        await self.fleet.add(engine)
         self.residency.leave(offer.id, _OPERATOR, self._clock())
         known = await asyncio.to_thread(self.receipts.load_s, offer.id, offer.engine)
         model.load_s = known or model.load_s
@@ -366,7 +391,8 @@ class Controller:
         _log.info("engine.unload", model=model_id, reason=reason)
         self.residency.unload_began(model_id, self._clock())
         self._changed()
-        await self.fleet.remove(model_id)
+        await self.fleet.remove(model_id, at_once=model_id in self._forced)
+        self._forced.discard(model_id)
         self._metrics.unloads.labels(model_id).inc()
         self.residency.unloaded(model_id, self._clock())
 

@@ -10,18 +10,13 @@ import httpx
 import structlog
 
 from services.engines.files.store import ModelStore
+from services.engines.loading.ending import Ending
 from services.engines.loading.journal import Journal, Running
 from services.engines.loading.launching import launch_spec
 from services.engines.loading.starting import Engine
 from services.engines.offers import Offer
 from services.engines.recipes import RecipeError
-from services.engines.runtimes import (
-    EngineStartError,
-    EngineStopError,
-    Instance,
-    Runtime,
-    RuntimeUnreachableError,
-)
+from services.engines.runtimes import EngineStartError, Instance, Runtime
 from services.engines.watching.canary import CanaryResult, canary
 from services.engines.watching.health import EngineTarget, ProgressWatch, Signals, Verdict
 from services.engines.watching.signals import gather
@@ -62,6 +57,7 @@ class Fleet:
         self.engines: dict[str, Engine] = {}
         self.signals: dict[str, Signals] = {}
         self.verdicts: dict[str, Verdict] = {}
+        self.ending = Ending(runtime)
         self._runtime = runtime
         self._store = store
         self._journal = journal
@@ -74,7 +70,11 @@ class Fleet:
         self._look_now = asyncio.Event()
 
     async def adopt(self, offers: Mapping[str, Offer]) -> list[Engine]:
-        """Take over the engines that an earlier service has left running; end those that nobody knows."""
+        """Take over the engines that an earlier service has left running; end those that nobody knows.
+
+        Raises:
+            RuntimeUnreachableError: nothing is known of the engines' processes.
+        """
         instances = await self._runtime.instances()
         kept = []
         for record in await asyncio.to_thread(self._journal.running):
@@ -88,7 +88,7 @@ class Fleet:
             del instances[record.instance]
         for name in instances:
             _log.warning("engine.unknown", instance=name, doing="ending it")
-            await self._stop(name, _STOP_GRACE_S)
+            await self.ending.end(name, grace_s=_STOP_GRACE_S)
         await self._write()
         return kept
 
@@ -123,14 +123,8 @@ class Fleet:
         if asked is not None:
             asked.cancel()
         if engine is not None:
-            await self._stop(engine.instance, 0 if at_once else _STOP_GRACE_S)
+            await self.ending.end(engine.instance, grace_s=0 if at_once else _STOP_GRACE_S)
             await self._write()
-
-    async def _stop(self, instance: str, grace_s: float) -> None:
-        try:
-            await self._runtime.stop(instance, grace_s=grace_s)
-        except (EngineStopError, RuntimeUnreachableError) as error:  # admission looks at the memory that is free
-            _log.error("engine.not_ended", instance=instance, reason=str(error))
 
     def look_now(self) -> None:
         """Have the next look at once."""

@@ -1,23 +1,27 @@
 """Which models a stack serves: what it knows, what it loads at the start, by which names they are called."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from services.engines.offers import Offer, find_offer
 from services.engines.own_file import STAND_IN_NAMES, recipe_of_file
-from services.engines.recipes import MODELS_FOLDER, Recipe, load_recipes
+from services.engines.recipes import MODELS_FOLDER, Recipe, RecipeError, load_recipes
 from services.engines.settings import EnginesSettings
 
 DEFAULT_MODEL = "smollm2"
 
 
-def known_recipes(settings: EnginesSettings) -> list[Recipe]:
+def known_recipes(settings: EnginesSettings, *, on_broken: Callable[[RecipeError], None] | None = None) -> list[Recipe]:
     """Return the stack's recipes, the user's own (`recipes/` in the state folder), and that of GGUF.
+
+    Args:
+        on_broken: is told of each recipe that can't be used, which is then left out.
 
     Raises:
         RecipeError, GgufError: with what to do.
     """
     own = settings.state / "recipes"
-    recipes = load_recipes(MODELS_FOLDER, *([own] if own.is_dir() else []))
+    recipes = load_recipes(MODELS_FOLDER, *([own] if own.is_dir() else []), on_broken=on_broken)
     if settings.gguf:
         file = recipe_of_file(Path(settings.gguf))
         taken = {name for recipe in recipes for name in (recipe.id, *recipe.aliases)} - set(STAND_IN_NAMES)

@@ -4,7 +4,7 @@ One file a recipe: `models/<id>.yaml`. Every verb takes a recipe's id or one of 
 its engines.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 MODELS_FOLDER = Path(__file__).with_name("models")
+# libyaml's reads ten times as fast as Python's own; not every build of PyYAML has it.
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Capability = Literal[
     "chat", "completion", "tools", "reasoning", "vision", "embeddings", "rerank", "transcription", "moderation"
@@ -200,7 +202,7 @@ def load_recipe(path: Path) -> Recipe:
         RecipeError: with one line for each wrong field.
     """
     try:
-        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document: Any = yaml.load(path.read_text(encoding="utf-8"), _LOADER)  # noqa: S506 - libyaml's safe loader, or Python's
         recipe = Recipe.model_validate(document)
     except OSError as error:
         raise RecipeError(f"{path} can't be read: {error.strerror}") from None
@@ -209,30 +211,46 @@ def load_recipe(path: Path) -> Recipe:
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}" for item in error.errors()]
         raise RecipeError("\n".join([f"{path} is not a recipe:", *lines])) from None
+    except (ValueError, RecursionError) as error:  # bytes that are no UTF-8, a 30th of February, brackets without end
+        raise RecipeError(f"{path} is not YAML: {error}") from None
     if recipe.id != path.stem:
         raise RecipeError(f"{path}: its id is {recipe.id!r}; name the file {recipe.id}.yaml, or change the id")
     return recipe
 
 
-def load_recipes(*folders: Path) -> list[Recipe]:
+def load_recipes(*folders: Path, on_broken: Callable[[RecipeError], None] | None = None) -> list[Recipe]:
     """Return the recipes of folders, by file name; the stack's own where none is named.
 
     A recipe of a later folder replaces one with the same id of an earlier one, so that a user's copy wins.
 
+    Args:
+        on_broken: is told of each that can't be used, which is then left out.
+
     Raises:
-        RecipeError: when one is wrong, or two claim the same id or alias.
+        RecipeError: without `on_broken`, when one is wrong, or two claim the same id or alias.
     """
     found: dict[str, Recipe] = {}
     for folder in folders or (MODELS_FOLDER,):
         for path in sorted(folder.glob("*.yaml")):
-            found[path.stem] = load_recipe(path)
+            try:
+                found[path.stem] = load_recipe(path)
+            except RecipeError as error:
+                _raise_or_tell(error, on_broken)
     owners: dict[str, str] = {}
-    for recipe in found.values():
+    for recipe in list(found.values()):
         for name in (recipe.id, *recipe.aliases):
             owner = owners.setdefault(name, recipe.id)
             if owner != recipe.id:
-                raise RecipeError(f"both {owner} and {recipe.id} claim the name {name!r}; change one of them")
+                found.pop(recipe.id, None)
+                clash = RecipeError(f"both {owner} and {recipe.id} claim the name {name!r}; change one of them")
+                _raise_or_tell(clash, on_broken)
     return list(found.values())
+
+
+def _raise_or_tell(error: RecipeError, on_broken: Callable[[RecipeError], None] | None) -> None:
+    if on_broken is None:
+        raise error
+    on_broken(error)
 
 
 def find_recipe(name: str, recipes: Iterable[Recipe]) -> Recipe:

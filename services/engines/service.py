@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import structlog
 from prometheus_client import CollectorRegistry
 
 from services.engines.controller import Controller
@@ -36,6 +37,7 @@ from services.engines.settings import EnginesSettings
 from services.engines.watching.exporter import EngineExporter
 from services.kit.settings import SettingsError
 
+_log = structlog.get_logger("engines")
 _PRESENCE_S = 10.0
 
 
@@ -122,7 +124,8 @@ def make_service(
         SettingsError: a recipe, a file or a variable is wrong; with what to do.
     """
     try:
-        recipes = known_recipes(settings)
+        # `up` refuses a broken recipe while a person looks; a service that starts again serves what it can.
+        recipes = known_recipes(settings, on_broken=lambda error: _log.error("recipe.left_out", reason=str(error)))
         offers = offers_here(recipes, variables)
         if not offers:
             raise SettingsError("no engine is installed here that could serve a model; `make up` installs llama.cpp")

@@ -88,7 +88,7 @@ class EngineService:
 
 @contextlib.asynccontextmanager
 async def engine_service(
-    state: Path, runtime: FakeRuntime, *, models: dict[str, int], preload: str = "", **settings: Any
+    state: Path, runtime: FakeRuntime, *, models: dict[str, int], preload: str = "", listen_at: int = 0, **settings: Any
 ) -> AsyncIterator[EngineService]:
     """Run the service; `models` are the ids of models and their weights in bytes."""
     chosen = {"models": preload or next(iter(models)), "min_residency_s": 0, **settings}
@@ -100,7 +100,7 @@ async def engine_service(
 
     app = await asyncio.to_thread(make)  # before it serves it may read files
     async with (
-        running(app) as url,
+        running(app, listen_at=listen_at) as url,
         httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {KEY}"}, timeout=30) as client,
     ):
         yield EngineService(url, app.state.service, client, runtime)

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from services.engines.runtimes import EngineStartError, Instance, LaunchSpec
+from services.engines.runtimes import EngineStartError, Instance, LaunchSpec, RuntimeUnreachableError
 from tests.testkit.engine import FakeEngine
 from tests.testkit.settings import FakeEngineSettings
 
@@ -24,11 +24,13 @@ class Script:
         load_s: from its start until it listens.
         dies: the signal by which it is killed instead of coming to listen; 0 for none.
         refused: why it can't even be started.
+        ends_s: how long it takes to end where it is given that time.
     """
 
     load_s: float = 0.0
     dies: int = 0
     refused: str = ""
+    ends_s: float = 0.0
 
 
 class FakeRuntime:
@@ -39,6 +41,8 @@ class FakeRuntime:
         self.starts: list[str] = []
         self.stops: list[str] = []
         self.most_at_a_time = 0
+        self.unreachable = ""
+        """Why every call fails, as when supervisord or Docker starts anew; the engines run on."""
         self._settings = settings
         self._scripts: dict[str, Script] = {}
         self._instances: dict[str, Instance] = {}
@@ -57,6 +61,7 @@ class FakeRuntime:
 
     async def start(self, spec: LaunchSpec) -> None:
         """Start one."""
+        self._reach()
         script = self._scripts.get(spec.model_id, Script())
         if script.refused:
             raise EngineStartError(script.refused)
@@ -77,6 +82,8 @@ class FakeRuntime:
 
     async def stop(self, name: str, *, grace_s: float) -> None:
         """End one."""
+        self._reach()
+        await asyncio.sleep(min(grace_s, self._scripts.get(self._models.get(name, ""), Script()).ends_s))
         if name in self._instances:
             self.stops.append(self._models[name])
         await self._end(name)
@@ -94,16 +101,23 @@ class FakeRuntime:
 
     async def instances(self) -> dict[str, Instance]:
         """Return them."""
+        self._reach()
         return dict(self._instances)
 
     async def logs(self, name: str, lines: int) -> str:
         """Return a line."""
+        self._reach()
         return f"the last words of {name}"
+
+    def _reach(self) -> None:
+        if self.unreachable:
+            raise RuntimeUnreachableError(self.unreachable)
 
     async def close(self) -> None:
         """Nothing is to be let go."""
 
     async def end_all(self) -> None:
         """End every engine; for the end of a test."""
+        self.unreachable = ""
         for name in list(self._instances):
             await self.stop(name, grace_s=0)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import uvicorn
 from anyio.from_thread import start_blocking_portal
 
+from services.kit.server import bind
 from tests.testkit.engine import FakeEngine
 from tests.testkit.ports import free_listener, free_port
 from tests.testkit.processes import ChildProcess, run_process
@@ -65,7 +66,7 @@ def in_thread(manager: AbstractAsyncContextManager[T], *, use_uvloop: bool = Fal
 
 
 @contextlib.asynccontextmanager
-async def running(app: Any, *, grace_s: float = 2.0, **config: Any) -> AsyncIterator[str]:
+async def running(app: Any, *, grace_s: float = 2.0, listen_at: int = 0, **config: Any) -> AsyncIterator[str]:
     """Serve an ASGI app on a free loopback port in this event loop; yields its URL without a slash at the end.
 
     It has started up when the body begins: connections are accepted, the lifespan is entered.
@@ -73,6 +74,7 @@ async def running(app: Any, *, grace_s: float = 2.0, **config: Any) -> AsyncIter
     Args:
         app: an ASGI app.
         grace_s: what answers in progress get to end when the body is left; then they are cancelled.
+        listen_at: port of one that is started again; 0 takes a free one.
         config: arguments of `uvicorn.Config`.
 
     Raises:
@@ -81,7 +83,7 @@ async def running(app: Any, *, grace_s: float = 2.0, **config: Any) -> AsyncIter
     watched = _LifespanWatch(app)
     options = {"log_config": None, "access_log": False, "lifespan": "on", "server_header": False, **config}
     server = _Server(uvicorn.Config(watched, **options))
-    listener = free_listener()
+    listener = bind("127.0.0.1", listen_at) if listen_at else free_listener()
     try:
         await server.start(listener, watched)
         host, port = listener.getsockname()[:2]

@@ -9,8 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from services.kit.files import read_json, write_json
 
+_log = structlog.get_logger("engines")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -42,13 +45,9 @@ class Journal:
 
     def running(self) -> list[Running]:
         """Return the engines that ran when this was last written."""
-        found = []
-        for item in self._read("running.json").get("engines", []):
-            try:
-                found.append(Running(**item))
-            except TypeError:
-                continue
-        return found
+        engines = self._read("running.json").get("engines")
+        found = (_running(item) for item in engines) if isinstance(engines, list) else ()
+        return [engine for engine in found if engine is not None]
 
     def write_running(self, engines: list[Running]) -> None:
         """Write down what runs."""
@@ -61,7 +60,10 @@ class Journal:
 
     def end_load(self) -> None:
         """Forget it: the load has ended, in whatever way."""
-        (self._folder / "loading.json").unlink(missing_ok=True)
+        try:
+            (self._folder / "loading.json").unlink(missing_ok=True)
+        except OSError as error:
+            _log.error("journal.not_written", file="loading.json", reason=str(error))
 
     def unfinished_load(self) -> str | None:
         """Return the model that was being loaded when the machine stopped; None where it ended in order."""
@@ -80,4 +82,17 @@ class Journal:
         return read_json(self._folder / name)
 
     def _write(self, name: str, document: Any) -> None:
-        write_json(self._folder / name, document)
+        try:
+            write_json(self._folder / name, document)
+        except OSError as error:  # a full disk: what runs goes on, the next start knows less
+            _log.error("journal.not_written", file=name, reason=str(error))
+
+
+def _running(item: Any) -> Running | None:
+    try:
+        engine = Running(**item)
+    except TypeError:
+        return None
+    texts = (engine.model, engine.instance, engine.engine, engine.api_key, engine.digest)
+    known = all(isinstance(text, str) for text in texts) and isinstance(engine.on_gpu, bool | None)
+    return engine if known and isinstance(engine.port, int) and isinstance(engine.taken, int) else None

@@ -13,6 +13,7 @@ import structlog
 from services.engines.admission import Need
 from services.engines.files.store import ModelStore
 from services.engines.host_memory import HostMemory
+from services.engines.loading.ending import Ending
 from services.engines.loading.engine_memory import MemoryMeter, tree_memory
 from services.engines.loading.guard import GuardLimits, LoadGuard
 from services.engines.loading.journal import Journal
@@ -21,19 +22,14 @@ from services.engines.loading.ports import free_port
 from services.engines.loading.receipts import Receipt, Receipts
 from services.engines.offers import Offer
 from services.engines.recipes import RecipeError
-from services.engines.runtimes import (
-    EngineStartError,
-    EngineStopError,
-    LaunchSpec,
-    Runtime,
-    RuntimeUnreachableError,
-)
+from services.engines.runtimes import EngineStartError, LaunchSpec, Runtime, RuntimeUnreachableError
 from services.engines.watching.canary import canary
 from services.engines.watching.gpu import check_gpu
 from services.engines.watching.health import EngineTarget
 
 _log = structlog.get_logger("engines")
 _POLL_S = 0.2
+_UNSEEN_S = 1.0
 _MEASURE_S = 1.0
 _HEALTH_TIMEOUT_S = 5.0
 _CANARY_TIMEOUT_S = 120.0
@@ -80,6 +76,7 @@ class Starter:
         guard_limits: GuardLimits,
         timeout_s: float,
     ) -> None:
+        self.ending = Ending(runtime)
         self._runtime = runtime
         self._store = store
         self._journal = journal
@@ -107,8 +104,10 @@ class Starter:
             spec, health_path, engine = await self._prepare(offer)
             await self._runtime.start(spec)
             await self._watched(engine, health_path, meter)
-            outcome = "ready"
             engine.on_gpu, engine.evidence = await self._where(engine, ceiling_tok_per_s)
+            after = await self._measure(meter, engine.pids)
+            engine.taken = max(0, before.available - after.available)
+            outcome = "ready"
         except (LoadFailedError, EngineStartError, RuntimeUnreachableError) as error:
             reason = str(error)
             raise LoadFailedError(reason) from None
@@ -116,10 +115,7 @@ class Starter:
             outcome, reason = "cancelled", "it was told to stop"
             raise
         finally:
-            if outcome == "ready" and engine is not None:
-                after = await self._measure(meter, engine.pids)
-                engine.taken = max(0, before.available - after.available)
-            elif engine is not None:
+            if outcome != "ready" and engine is not None:
                 await self._end(engine)
             seconds = time.monotonic() - began
             receipt = Receipt(
@@ -133,10 +129,18 @@ class Starter:
                 outcome=outcome,
                 reason=reason,
             )
-            await asyncio.to_thread(self._receipts.add, receipt)
-            await asyncio.to_thread(self._journal.end_load)
+            try:
+                await asyncio.to_thread(self._write_down, receipt)
+            except asyncio.CancelledError:  # nobody will know of it
+                if outcome == "ready" and engine is not None:
+                    await self._end(engine)
+                raise
             _log.info("engine.load", model=offer.id, outcome=outcome, seconds=receipt.load_s, reason=reason)
         return engine
+
+    def _write_down(self, receipt: Receipt) -> None:
+        self._receipts.add(receipt)
+        self._journal.end_load()
 
     async def _measure(self, meter: MemoryMeter, pids: tuple[int, ...]) -> HostMemory:
         def look() -> HostMemory:
@@ -147,10 +151,7 @@ class Starter:
         return await asyncio.to_thread(look)
 
     async def _end(self, engine: Engine) -> None:
-        try:
-            await asyncio.shield(self._runtime.stop(engine.instance, grace_s=0))
-        except (EngineStopError, RuntimeUnreachableError) as error:
-            _log.error("engine.not_ended", model=engine.offer.id, reason=str(error))
+        await asyncio.shield(self.ending.end(engine.instance, grace_s=0))
 
     async def _prepare(self, offer: Offer) -> tuple[LaunchSpec, str, Engine]:
         try:
@@ -187,7 +188,7 @@ class Starter:
                     await task
 
     async def _where(self, engine: Engine, ceiling_tok_per_s: float | None) -> tuple[bool | None, tuple[str, ...]]:
-        log = await self._runtime.logs(engine.instance, _GPU_LOG_LINES)
+        log = await self._log_of(engine, _GPU_LOG_LINES)
         capabilities = engine.offer.recipe.capabilities
         found = await check_gpu(
             self._client, engine.target, capabilities, engine.pids, log, ceiling_tok_per_s=ceiling_tok_per_s
@@ -198,7 +199,12 @@ class Starter:
     async def _until_it_answers(self, engine: Engine, health_path: str, meter: MemoryMeter) -> None:
         measured_at = 0.0
         while True:
-            known = (await self._runtime.instances()).get(engine.instance)
+            try:
+                known = (await self._runtime.instances()).get(engine.instance)
+            except RuntimeUnreachableError as error:  # supervisord or Docker starts anew: the engine may be well
+                _log.warning("engine.unseen", model=engine.offer.id, reason=str(error))
+                await asyncio.sleep(_UNSEEN_S)
+                continue
             if known is None or known.state == "exited":
                 raise LoadFailedError(await self._last_words(engine, known.exit_status if known else None))
             engine.pids = known.pids
@@ -221,9 +227,15 @@ class Starter:
             return False
         return answer.status_code == 200
 
+    async def _log_of(self, engine: Engine, lines: int) -> str:
+        try:
+            return await self._runtime.logs(engine.instance, lines)
+        except RuntimeUnreachableError:
+            return ""
+
     async def _last_words(self, engine: Engine, status: int | None) -> str:
         ended = "is gone" if status is None else f"ended with status {status}" if status >= 0 else _killed(-status)
-        words = (await self._runtime.logs(engine.instance, _LOG_LINES)).strip()
+        words = (await self._log_of(engine, _LOG_LINES)).strip()
         said = f"; its last lines:\n{words}" if words else ""
         return f"the engine of {engine.offer.id} {ended} while it loaded (log: {engine.instance}){said}"
 
