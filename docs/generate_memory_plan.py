@@ -101,9 +101,11 @@ def _constants() -> str:
         f"weights + {amount(overheads.GPU_LOAD_SPIKE)} GiB (small models: weights + "
         f"{amount(overheads.SMALL_LOAD_SPIKE)} GiB) − what is held, where that is more than nothing"
     )
+    buffers = f"{overheads.LLAMACPP_CPU_PER_WEIGHT_BYTE:.0%} of the weights"
+    prompts = f"{overheads.LLAMACPP_PROMPT_CACHE >> 20} MiB of prompts that it keeps"
     ggml = (
-        f"{overheads.LLAMACPP_CPU_BASE / 1e6:.0f} MB + {overheads.LLAMACPP_CPU_PER_WEIGHT_BYTE:.0%} of the weights",
-        f"{overheads.OLLAMA_CPU_BASE / 1e6:.0f} MB + the same",
+        f"{overheads.LLAMACPP_CPU_BASE / 1e6:.0f} MB + {buffers} + {prompts}",
+        f"{overheads.OLLAMA_CPU_BASE / 1e6:.0f} MB + {buffers}",
     )
     rows = [
         ("memory of a Spark of 128 GB", f"{SPARK_128_BYTES / GIB:.2f} GiB", "what CUDA sees of one"),
@@ -122,9 +124,9 @@ def _constants() -> str:
         ("llama.cpp on a GPU", f"{amount(overheads.LLAMACPP_GPU)} GiB", "4 to 6 GB are reported"),
         ("Ollama on a GPU", f"{amount(overheads.OLLAMA_GPU)} GiB", "llama.cpp's engine, and its server"),
         ("transient of a load on a GPU", transient, "17 to 19 GiB were seen with large models"),
-        ("llama.cpp on a CPU", ggml[0], "measured with SmolLM2, without a GPU"),
+        ("llama.cpp on a CPU", ggml[0], "measured with SmolLM2: [memory.md](memory.md)"),
         ("Ollama on a CPU", ggml[1], "an estimate"),
-        ("vLLM on a CPU", f"{overheads.VLLM_CPU_BASE / 1e6:,.0f} MB + {cpu_batch}", "measured with SmolLM2"),
+        ("vLLM on a CPU", f"{overheads.VLLM_CPU_BASE / 1e6:,.0f} MB + {cpu_batch}", "the same"),
         ("SGLang on a CPU", f"{overheads.SGLANG_CPU_BASE / 1e6:,.0f} MB + {cpu_batch}", "an estimate"),
     ]
     text = "\nA recipe may have its own `overhead_bytes` and `transient_bytes`, which win.\n"

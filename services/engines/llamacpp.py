@@ -16,8 +16,9 @@ from services.engines.threads import Threads
 # An open stream holds one of the server's HTTP threads. With llama.cpp's own default (8 on small machines)
 # the ninth client blocks everything else, `/health` too (measured at 40 streams: 7.6 s, 7 ms with these).
 _HTTP_THREADS = 128
-# Prompts' states kept in memory for the next request with the same beginning; llama.cpp's default is 8 GB.
-_PROMPT_CACHE_MB = 512
+# Prompts' states kept in memory for the next request with the same beginning; llama.cpp's default is 8 GB. The memory
+# plan counts them: requests fill them.
+PROMPT_CACHE_BYTES = 512 << 20
 HOST = "127.0.0.1"
 
 
@@ -94,7 +95,7 @@ def parameters(options: LlamaCppOptions, params: Any) -> Any:
     params.cpuparams.n_threads = options.threads.decode
     params.cpuparams_batch.n_threads = options.threads.batch
     params.n_threads_http = _HTTP_THREADS
-    params.cache_ram_mib = _PROMPT_CACHE_MB
+    params.cache_ram_mib = PROMPT_CACHE_BYTES >> 20
     if options.api_key:
         params.api_keys = [options.api_key]
     params.endpoint_metrics = True

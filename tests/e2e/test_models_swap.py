@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 FIRST = "smollm2-135m-instruct-q4_1"
 SECOND = "second-model"
 RESIDENCY_S = 3.0
-ROOM_FOR_ONE = {"ENGINES_MEMORY_GIB": "0.7", "ENGINES_MIN_RESIDENCY_S": str(RESIDENCY_S)}
+ROOM_FOR_ONE = {"ENGINES_MEMORY_GIB": "1.3", "ENGINES_MIN_RESIDENCY_S": str(RESIDENCY_S)}
 
 
 def add_recipe(stack, model=SECOND, **memory):

@@ -4,6 +4,7 @@ The constants for GPUs are from publications about the DGX Spark and were not me
 measured with SmolLM2 135M on a machine without a GPU.
 """
 
+from services.engines.llamacpp import PROMPT_CACHE_BYTES
 from services.engines.recipes import RESERVING_ENGINES, MemoryFacts
 
 _GIB = 1 << 30
@@ -32,11 +33,15 @@ SMALL_LOAD_SPIKE = 4 * _GIB
 # --- on a CPU
 # llama.cpp's process with Python and its libraries (measured: 70 to 75 MB, whatever the slots and the context).
 LLAMACPP_CPU_BASE = 75 * _MB
+# The prompts that it has answered, kept in case one goes on from there: nothing at its start, the limit that
+# `sparkstack engine llamacpp` sets after some twenty thousand tokens, and never less again. So it counts in full.
+LLAMACPP_PROMPT_CACHE = PROMPT_CACHE_BYTES
 # Its compute buffers grow with the model's width and vocabulary, as the weights do.
 LLAMACPP_CPU_PER_WEIGHT_BYTE = 0.05
-# vLLM's API server and engine core: two processes with torch and transformers.
-VLLM_CPU_BASE = 2200 * _MB
-VLLM_CPU_PER_BATCH_TOKEN = 20_000  # activations of a prefill batch
+# vLLM's API server, engine core and worker: three processes with torch and transformers. Calibration, with 1 GiB of KV
+# cache: 3,190 MB at 1 × 512 tokens, 3,262 MB at 8 × 2,048.
+VLLM_CPU_BASE = 1820 * _MB
+VLLM_CPU_PER_BATCH_TOKEN = 47_000  # activations of a prefill batch
 VLLM_CPU_BATCH_TOKENS = 2048
 # Three processes with torch (tokenizer, scheduler, detokenizer).
 SGLANG_CPU_BASE = 3000 * _MB
@@ -69,7 +74,7 @@ def cpu_overhead(engine: str, facts: MemoryFacts, context_tokens: int) -> int:
     buffers = int(facts.weight_bytes * LLAMACPP_CPU_PER_WEIGHT_BYTE)
     batch = min(context_tokens, VLLM_CPU_BATCH_TOKENS) * VLLM_CPU_PER_BATCH_TOKEN
     return {
-        "llamacpp": LLAMACPP_CPU_BASE + buffers,
+        "llamacpp": LLAMACPP_CPU_BASE + buffers + LLAMACPP_PROMPT_CACHE,
         "ollama": OLLAMA_CPU_BASE + buffers,
         "vllm": VLLM_CPU_BASE + batch,
         "sglang": SGLANG_CPU_BASE + batch,

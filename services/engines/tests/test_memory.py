@@ -220,7 +220,7 @@ def test_the_default_model_fits_on_a_small_laptop():
     laptop = machine("8 GiB")
     found = plan([plan_model(made, "llamacpp", laptop)], laptop)
     assert found.fits
-    assert found.held_bytes < GIB
+    assert found.held_bytes < 1.1 * GIB
 
 
 # --- for any model (no deadline: other tests run beside these)

@@ -77,7 +77,7 @@ def test_the_view_has_the_sum_the_bar_and_the_limits_within_80_columns():
 
 
 def test_what_does_not_fit_is_told_what_would_help():
-    text = run("smollm2", "--machine", "1600MiB", "--context", "8192", "--sequences", "16").stdout
+    text = run("smollm2", "--machine", "2200MiB", "--context", "8192", "--sequences", "16").stdout
     assert "It does not fit: " in text
     assert "--context " in text
     assert "--sequences " in text
