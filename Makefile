@@ -57,9 +57,10 @@ test: ## everything: checks, fast tests, then the slow ones on the real stack
 	@$(PYTHON) scripts/debian.py install chromium
 	@$(MAKE) --no-print-directory check test-fast test-slow
 
+# Bytecode is kept, whatever the environment says: without it each test's child processes compile everything anew.
 test-fast: ## the tests that need no real engine or browser, side by side (ARGS="-k name")
 	@$(call bootstrap,test)
-	@$(BIN)/pytest -m "not slow and not engines" $(PARALLEL) $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -m "not slow and not engines" $(PARALLEL) $(ARGS)
 
 test-slow: ## the tests on real engines, browsers and the whole stack, one after another
 	@$(call bootstrap,test)

@@ -155,7 +155,7 @@ async def test_a_killed_engine_is_dead_and_restarted():
 
 
 async def test_a_key_that_the_engine_does_not_know_is_never_acted_on():
-    async with watched() as (engine, _):
+    async with watched(dog_limits=WatchdogLimits(grace_s=0.0, idle_canary_s=0.2)) as (engine, _):
         script = {"path": "/v1/chat/completions", "status": 401}
         (await engine.client.post(f"{engine.target.url}/fake/script", json=script)).raise_for_status()
         async with asyncio.timeout(20):

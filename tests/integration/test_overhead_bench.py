@@ -111,6 +111,7 @@ def _run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow  # it measures for seconds on all cores
 def test_a_quick_run_measures_our_gateway_without_an_error(tmp_path):
     arguments = ["--targets", "direct,sparkstack", "--seconds", "1", "--repetitions", "1"]
     done = _run("loadtests.gateway_overhead", *arguments, "--output", str(tmp_path))
