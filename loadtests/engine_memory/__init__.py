@@ -1,0 +1,1 @@
+"""Does an engine hold what the memory plan predicts?"""
