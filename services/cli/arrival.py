@@ -123,7 +123,7 @@ def _next_step(home: Home, client: httpx.Client, endpoints: Endpoints, deadline:
     model = next(iter(read_models(home, client)), None)
     if model is None:
         return "engines: no list of models yet"
-    if model.state in _HOPELESS:
+    if model.state in _HOPELESS or (model.state == "stopped" and model.note):
         progress.clear()
         raise click.ClickException(
             f"{model.id} is {model.state}: {model.note or 'no reason is known'}\n`sparkstack logs engines` has more; "

@@ -127,8 +127,10 @@ class Controller:
             _log.error("engine.quarantined", model=unfinished, reason="the machine stopped while it was being loaded")
         await asyncio.to_thread(self._journal.end_load)
         for offer in self.preload:
-            with contextlib.suppress(NotServedError):
+            try:
                 await self.want_loaded(offer.id, by_itself=True)
+            except NotServedError as error:  # whoever looks at the list of models is told
+                self._why_not[offer.id] = error
         self._tasks = [asyncio.create_task(self._drive()), asyncio.create_task(self._watch())]
 
     async def _adopt(self) -> list[Engine]:
@@ -281,6 +283,10 @@ class Controller:
         about = f", about {eta_s:.0f} s" if eta_s is not None else ""
         place = f", position {position} in the queue" if position else ""
         return Progress(state, position, eta_s, now - began, f"{state} {offer.id}{place}{about}")
+
+    def why_not(self, model_id: str) -> str:
+        """Return why a model was not loaded the last time that it was to be; empty where it was."""
+        return str(self._why_not.get(model_id, ""))
 
     def eta_hint(self, model_id: str, now: float) -> float | None:
         """Return about how long it is until a model answers, by the memory that was last looked at."""

@@ -54,6 +54,8 @@ def state_of(controller: Controller, offer: Offer, missing: frozenset[str]) -> t
         return "missing", f"its files are not here: sparkstack pull {offer.recipe.id}"
     if controller.quarantined == offer.id:
         return "failed", f"the machine stopped while it was loaded; `sparkstack load {offer.id}` tries it again"
+    if model.state == "stopped":
+        return "stopped", controller.why_not(offer.id)
     return model.state, model.reason
 
 

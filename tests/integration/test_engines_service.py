@@ -269,3 +269,12 @@ async def test_what_engines_count_can_be_scraped(tmp_path, runtime):
         assert 'engines_loads_total{model="model-a",outcome="ready"} 1.0' in text
         assert 'engine_state{engine="llamacpp",model="model-a",state="ready"} 1.0' in text
         assert "host_memory_available_bytes" in text
+
+
+async def test_a_model_of_the_start_that_does_not_fit_says_so_in_the_list(tmp_path, runtime):
+    async with engine_service(tmp_path, runtime, models={"model-a": 2 * GIB}, memory_gib=0.5) as service:
+        told = (await service.models())["model-a"]
+        assert told["state"] == "stopped"
+        assert "model-a needs " in told["reason"]
+        assert "engines may take 0.50 GiB" in told["reason"]
+    assert runtime.starts == []

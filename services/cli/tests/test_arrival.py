@@ -60,7 +60,7 @@ def test_a_model_that_loads_is_waited_for_and_told(home, answers, capsys):
         wait(home, Script(process("running", 1)), 0.2)
 
 
-@pytest.mark.parametrize("state", ["failed", "missing"])
+@pytest.mark.parametrize("state", ["failed", "missing", "stopped"])
 def test_a_model_that_does_not_come_ends_the_waiting_with_its_reason(home, answers, state):
     answers["models"] = [model(state, "it needs 20 GiB")]
     with pytest.raises(click.ClickException, match=f"smollm2 is {state}: it needs 20 GiB"):
