@@ -123,7 +123,10 @@ def find_offer(name: str, offers: Iterable[Offer]) -> Offer:
     for offer in known:
         if wanted in (offer.recipe.id, *offer.recipe.aliases) and engine in ("", offer.engine):
             return offer
-    raise RecipeError(f"{name!r} can't be served here; what can: {', '.join(offer.id for offer in known) or 'nothing'}")
+    here = ", ".join(offer.id for offer in known) or "nothing"
+    raise RecipeError(
+        f"{name!r} can't be served here; what can: {here}. `sparkstack models --all` says what others need"
+    )
 
 
 def _changed(public: str, recipe: Recipe, arguments: EngineArguments, variables: Mapping[str, str]) -> EngineArguments:
