@@ -21,6 +21,7 @@ from services.kit.supervisord import ProcessState
 from services.stack import Service, find_service
 
 NOT_READY = 3
+_LONGEST_NOTE = 30
 
 
 @dataclass(frozen=True)
@@ -141,17 +142,24 @@ def _show(rows: list[ServiceStatus]) -> None:
 
 
 def show_models(models: list[ModelStatus]) -> None:
-    """Print a table of models."""
+    """Print a table of models, and sentences about some of them below it."""
+    sentences = []
     table = [("model", "engine", "state", "address", "pid", "planned memory", "requests", "")]
     for model in models:
         memory = f"{model.held_bytes / 2**30:.2f} GiB" if model.held_bytes else ""
-        notes = [*(["pinned"] if model.pinned else []), *([model.note.partition("\n")[0]] if model.note else [])]
+        note = model.note.partition("\n")[0]
+        if len(note) > _LONGEST_NOTE:
+            sentences.append(f"{model.id}: {note}")
+            note = "see below"
+        notes = [*(["pinned"] if model.pinned else []), *([note] if note else [])]
         where = {True: " (gpu)", False: " (cpu)", None: ""}[model.on_gpu]
         pid = str(model.pids[0]) if model.pids else ""
         requests = str(model.in_flight) if model.address else ""
         row = (model.id, model.engine + where, model.state, model.address, pid, memory, requests, "; ".join(notes))
         table.append(row)
     print_table(table)
+    for sentence in sentences:
+        click.echo(f"\n{sentence}")
 
 
 def duration(seconds: int) -> str:

@@ -4,8 +4,9 @@ import pytest
 from click.testing import CliRunner
 
 from services.cli.main import cli
+from services.cli.models import ModelStatus
 from services.cli.probes import Health
-from services.cli.status import duration, judge
+from services.cli.status import duration, judge, show_models
 from services.cli.units import starts_file
 from services.kit.files import write_json
 from services.kit.supervisord import ProcessState
@@ -64,3 +65,15 @@ def test_nothing_was_started(home):
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_a_long_reason_stands_below_the_table_of_models(capsys):
+    def model(name, note):
+        return ModelStatus(name, "llamacpp", "stopped", "", [], 0, True, None, 0, None, note)
+
+    reason = "it needs 20.0 GiB; engines may take 10.0 GiB"
+    show_models([model("big", f"{reason}\nand a second line"), model("small", "about 3 s")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith("pinned; see below")
+    assert lines[2].endswith("pinned; about 3 s")
+    assert lines[3:] == ["", f"big: {reason}"]
