@@ -103,7 +103,7 @@ class Refusal:
             return f"{total}. Pinned and not unloaded for others: {', '.join(pinned)}; `sparkstack unload` one of them"
         return (
             f"{total}. End other programs, or choose a smaller model, a shorter context or fewer sequences: "
-            f"`sparkstack plan {self.model} --machine this` shows what would fit"
+            f"`sparkstack plan {self.model} --machine this` shows what it takes, and of what"
         )
 
 

@@ -27,6 +27,7 @@ from services.kit.errors import (
     LeaseNotFound,
     ModelFailed,
     ModelLoading,
+    ModelNotPulled,
     waiting_headers,
 )
 
@@ -105,8 +106,11 @@ async def list_models(request: Request) -> dict[str, Any]:
 @router.post("/leases", summary="Use a model: at once, or when it has been loaded")
 async def lease(request: Request, body: LeaseRequest) -> Response:
     """See docs/decisions/0008-leases.md for the events."""
-    controller = controller_of(request)
+    service = service_of(request)
+    controller = service.controller
     offer = controller.find(body.model)
+    if offer.id in service.missing and not service.is_loaded(offer):
+        raise ModelNotPulled(f"{offer.id} is not here yet: `sparkstack pull {offer.recipe.id}` gets it", param="model")
     try:
         if body.wait:
             events = controller.lease_when_ready(offer, body.holder)

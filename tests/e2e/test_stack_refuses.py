@@ -68,8 +68,8 @@ def test_a_service_that_crashes_again_and_again_ends_up_at_once_with_its_log(sta
 
 
 def test_waiting_has_an_end(stack):
-    said = stack.run("up", "--timeout", "4", code=1, GATEWAY_DEFAULT_MODEL="nothing")
-    assert "not ready after 4 s; still waiting for a first token" in said
+    said = stack.run("up", "--timeout", "15", code=1, GATEWAY_DEFAULT_MODEL="nothing")
+    assert "not ready after 15 s; still waiting for a first token" in said
     assert stack.status()["gateway"]["pid"], "it goes on in the background"
 
 

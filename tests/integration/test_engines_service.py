@@ -278,3 +278,13 @@ async def test_a_model_of_the_start_that_does_not_fit_says_so_in_the_list(tmp_pa
         assert "model-a needs " in told["reason"]
         assert "engines may take 0.50 GiB" in told["reason"]
     assert runtime.starts == []
+
+
+async def test_a_model_whose_files_are_not_here_says_how_to_get_them(tmp_path, runtime):
+    async with engine_service(tmp_path, runtime, models=TWO, **ROOM_FOR_ALL) as service:
+        await service.until("model-a", "ready")
+        service.service.missing = frozenset({"model-b"})
+        answer = await service.lease("model-b")
+        assert answer.status_code == 404
+        assert answer.json()["error"]["code"] == "model_not_pulled"
+        assert "`sparkstack pull model-b` gets it" in answer.json()["error"]["message"]
