@@ -91,7 +91,7 @@ def document(rows: Iterable[Row]) -> str:
     check = [row for row in listed if row.setting.use == "check"]
     parts += [
         "## Checks\n\nSettings that no constant was chosen by.\n\n" + table(check),
-        "## Calibration\n\nThe settings that the constants were chosen by, before any of the above was run.\n\n"
+        "## Calibration\n\nThe settings that the constants were chosen by; they were committed before a check was run.\n\n"
         + table(calibration),
     ]
     return "\n".join(parts) + _LIMITS
@@ -116,7 +116,7 @@ def _machine() -> str:
     models = ", ".join(f"`{RECIPES[engine]}` on {name}" for engine, name in NAMES.items())
     return (
         f"Measured on Linux, {cores} cores, {memory_gib:.0f} GiB, no GPU, beside other work (which moves times, not "
-        f"PSS): {models}.\n"
+        f"PSS):\n{models}.\n"
     )
 
 
