@@ -91,7 +91,7 @@ def document(rows: Iterable[Row]) -> str:
     check = [row for row in listed if row.setting.use == "check"]
     parts += [
         "## Checks\n\nSettings that no constant was chosen by.\n\n" + table(check),
-        "## Calibration\n\nThe settings that the constants were chosen by; they were committed before a check was run.\n\n"
+        "## Calibration\n\nThe constants were chosen by these, and committed before a check was run.\n\n"
         + table(calibration),
     ]
     return "\n".join(parts) + _LIMITS
