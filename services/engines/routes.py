@@ -10,7 +10,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.engines.controller import Controller, Granted, Progress
+from services.engines.controller import Controller
+from services.engines.desk import Granted, Progress
 from services.engines.listing import model_documents
 from services.engines.planning.kv_cache import KVDtypeError
 from services.engines.planning.machines import MachineError
