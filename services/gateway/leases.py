@@ -12,6 +12,7 @@ second after its last request, so that requests one after another need one lease
 
 import asyncio
 import os
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ class Leases:
         self._events = events
         self._changed = changed
         self._times = times or LeaseTimes()
-        self._holder = f"gateway-{os.getpid()}"
+        self._holder = f"gateway-{os.getpid()}-{secrets.token_hex(3)}"  # pids are not unique across containers
         self._current: dict[str, Lease] = {}
         self._last_grants: dict[str, Grant] = {}
         self._keepers: dict[Lease, asyncio.Task[None]] = {}
