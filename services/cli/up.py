@@ -35,13 +35,13 @@ def up(gguf: str, timeout_s: float) -> None:
     home = find_home()
     check_mode(os.environ.get("MODE", ""))
     click.echo("mode: embedded (processes under supervisord; containers are not there yet)")
-    for line in ensure_env_file(home):
-        click.echo(line)
-    key = first_key(os.environ.get(VARIABLE, ""))
     home.make_folders()
     check_disk(home)
     supervisor = Supervisor(home)
-    with stack_lock(home):
+    with stack_lock(home):  # two at a time would each make a key
+        for line in ensure_env_file(home):
+            click.echo(line)
+        key = first_key(os.environ.get(VARIABLE, ""))
         _end_what_a_dead_supervisor_left(home, supervisor)
         plan = make_plan(home, gguf, os.environ, read_json(home.stack_file))
         for line in plan.remarks:
