@@ -63,9 +63,11 @@ LOCKS = (
     Lock("build"),
     Lock("models", options=("--no-deps",)),
     Lock("embedded", extras=("embedded",)),
+    Lock("embeddings", extras=("embeddings",), like="embedded"),
     Lock("engines", extras=("engines",), like="embedded"),
     Lock("gateway", extras=("gateway",), like="embedded"),
     Lock("llamacpp", extras=("llamacpp",), like="embedded"),
+    Lock("rag", extras=("rag",), like="embedded"),
     Lock("test", extras=("embedded",), groups=("test",), like="embedded"),
     Lock("bench", extras=("embedded",), groups=("bench",), like="embedded"),
     # torch for the CPU comes from a folder of wheels or from its makers' index, not with the package index's hash.

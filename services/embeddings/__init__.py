@@ -1,0 +1,1 @@
+"""Embeddings and reranking, batched, behind OpenAI's and Cohere's wire formats."""

@@ -1,0 +1,1 @@
+"""Answers from documents: ingest, chunk, index, retrieve, answer with citations, evaluate."""

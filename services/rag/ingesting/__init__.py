@@ -1,0 +1,1 @@
+"""Ingest as jobs: resumable, idempotent, exact."""

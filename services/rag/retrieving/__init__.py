@@ -1,0 +1,1 @@
+"""From a question to passages: named steps in a pipeline that a preset describes."""

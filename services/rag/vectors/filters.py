@@ -1,0 +1,68 @@
+"""Filters on what points carry, in the form of OpenAI's vector store search.
+
+    {"type": "eq" | "ne" | "gt" | "gte" | "lt" | "lte" | "in" | "nin", "key": …, "value": …}
+    {"type": "and" | "or", "filters": […]}
+
+Keys here are payload paths: `tenant`, `document_id`, `attributes.year`. What a client writes names attributes alone;
+`of_attributes` puts the path in front, so that no client reaches `tenant`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Value = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Compare:
+    """One comparison; `ne` and `nin` also take points that lack the key."""
+
+    key: str
+    type: Literal["eq", "ne", "gt", "gte", "lt", "lte"]
+    value: Value
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """The value at `key` is (or with `nin`: is not) one of these."""
+
+    key: str
+    values: tuple[Value, ...]
+    type: Literal["in", "nin"] = "in"
+
+
+@dataclass(frozen=True)
+class Every:
+    """All of these hold."""
+
+    filters: tuple["Filter", ...]
+
+
+@dataclass(frozen=True)
+class Either:
+    """At least one of these holds."""
+
+    filters: tuple["Filter", ...]
+
+
+Filter = Compare | OneOf | Every | Either
+
+
+def eq(key: str, value: Value) -> Compare:
+    """Return the filter that takes points with this value."""
+    return Compare(key, "eq", value)
+
+
+def every(*filters: Filter | None) -> Filter | None:
+    """Return the filter that all of these make; None where there is none."""
+    there = tuple(each for each in filters if each is not None)
+    return there[0] if len(there) == 1 else Every(there) if there else None
+
+
+def of_attributes(wanted: Filter) -> Filter:
+    """Return a client's filter with its keys bound to the points' attributes."""
+    if isinstance(wanted, (Compare, OneOf)):
+        return replace(wanted, key=f"attributes.{wanted.key}")
+    parts: Sequence[Filter] = wanted.filters
+    return replace(wanted, filters=tuple(of_attributes(part) for part in parts))
