@@ -15,11 +15,12 @@ class Service:
         command: the verb of `sparkstack` that runs it in the foreground.
         port_variable: the environment variable that moves it.
         port: where it listens by default.
-        ports: how many ports from there on are tried; the first free one is taken.
         health_path: answers 200 when it can do its work.
         needs: services that are started before it and stopped after it.
         variables: beginnings of the names of the variables that it reads; it is restarted when one changes.
         code: folders under `services/` whose code it runs; it is restarted when that changes.
+        behind_gateway: the gateway lists its models and sends their requests to it.
+        paths: beginnings of the gateway's paths that it answers, beside those of its models.
     """
 
     name: str
@@ -28,10 +29,11 @@ class Service:
     port_variable: str
     port: int
     health_path: str
-    ports: int = 1
     needs: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
     code: tuple[str, ...] = ()
+    behind_gateway: bool = False
+    paths: tuple[str, ...] = ()
 
 
 SERVICES = (
@@ -41,7 +43,6 @@ SERVICES = (
         command=("engines",),
         port_variable="ENGINES_PORT",
         port=8010,
-        ports=10,
         health_path="/readyz",
         variables=(
             "ENGINES_",
@@ -60,13 +61,37 @@ SERVICES = (
         code=("engines", "kit"),
     ),
     Service(
+        name="embeddings",
+        purpose="vectors of texts, and reranking",
+        command=("embeddings",),
+        port_variable="EMBEDDINGS_PORT",
+        port=8011,
+        health_path="/readyz",
+        variables=("EMBEDDINGS_", "HF_", "LOG_LEVEL", "OTEL_"),
+        code=("embeddings", "kit"),
+        behind_gateway=True,
+    ),
+    Service(
+        name="rag",
+        purpose="answers from documents",
+        command=("rag", "serve"),
+        port_variable="RAG_PORT",
+        port=8012,
+        health_path="/readyz",
+        needs=("embeddings",),
+        variables=("RAG_", "LOG_LEVEL", "OTEL_"),
+        code=("rag", "kit"),
+        behind_gateway=True,
+        paths=("/v1/files", "/v1/vector_stores", "/v1/collections"),
+    ),
+    Service(
         name="gateway",
         purpose="front door: OpenAI's and Ollama's APIs, page",
         command=("gateway",),
         port_variable="GATEWAY_PORT",
         port=8000,
         health_path="/readyz",
-        needs=("engines",),
+        needs=("engines", "embeddings", "rag"),
         variables=("GATEWAY_", "LOG_LEVEL", "OTEL_", "SPARKSTACK_API_KEY"),
         code=("gateway", "kit"),
     ),

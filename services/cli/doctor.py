@@ -129,10 +129,9 @@ def api_key(text: str) -> Finding:
 
 def port(home: Home, service: Service, variables: "os._Environ[str] | dict[str, str]") -> Finding:
     """Say whether a service that isn't running could listen."""
-    first = port_number(variables, service.port_variable, service.port)
-    for candidate in range(first, first + service.ports):
-        if not why_taken(LOOPBACK, candidate) or holds(home, service, candidate):
-            return Finding("ok", f"port {candidate} is free for {service.name}")
+    wanted = port_number(variables, service.port_variable, service.port)
+    if not why_taken(LOOPBACK, wanted) or holds(home, service, wanted):
+        return Finding("ok", f"port {wanted} is free for {service.name}")
     return Finding(
-        "fail", f"port {first} is taken by {holder_of(first)}; stop it, or set {service.port_variable} to another"
+        "fail", f"port {wanted} is taken by {holder_of(wanted)}; stop it, or set {service.port_variable} to another"
     )

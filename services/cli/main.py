@@ -26,9 +26,11 @@ VERBS = {
     "load": ("services.cli.control:load", "load a model and keep it"),
     "unload": ("services.cli.control:unload", "unload a model"),
     "recipe": ("services.engines.commands.recipe:recipe", "show a recipe, draft one, say how its engine is started"),
+    "rag": ("services.rag.commands.rag:rag", "put documents into collections, search and ask them"),
     "gateway": ("services.gateway.commands:gateway", "run the gateway alone, in front of any server"),
     "engine": ("services.engines.commands.engine:engine", "run one engine alone"),
     "engines": ("services.engines.commands.service:engines", "run the service that loads models (`up` does)"),
+    "embeddings": ("services.embeddings.commands:embeddings", "run the embeddings service alone"),
     "guard": ("services.engines.commands.guard:guard", "on a Spark, as root: drop caches while an engine loads"),
 }
 

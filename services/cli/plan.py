@@ -52,12 +52,11 @@ class Plan:
         return self.host if name == "gateway" else LOOPBACK
 
 
-def make_plan(home: Home, gguf: str, variables: Mapping[str, str], earlier: Mapping[str, Any]) -> Plan:
+def make_plan(home: Home, gguf: str, variables: Mapping[str, str]) -> Plan:
     """Return what is to run.
 
     Args:
         gguf: the user's model; empty for the default model.
-        earlier: the record of the last start.
 
     Raises:
         click.ClickException: the model or a port can't be had; with what to do.
@@ -66,29 +65,16 @@ def make_plan(home: Home, gguf: str, variables: Mapping[str, str], earlier: Mapp
     models = stack_models({"state": home.state, "gguf": own_file}, variables)
     remarks = [f"model: {describe(home, model)}" for model in models.preload]
     host = variables.get("GATEWAY_HOST", "").strip() or LOOPBACK
-    ports = _choose_ports(home, host, variables, earlier)
+    ports = {
+        service.name: choose_port(home, service, host if service.name == "gateway" else LOOPBACK, variables)
+        for service in start_order()
+    }
     gateway = find_service("gateway")
     assert gateway is not None
     ollama_port, remark = choose_ollama_port(home, gateway, host, variables)
     if remark:
         remarks.append(remark)
-    engines_key = internal_key(home)
-    environments = {
-        "engines": {
-            "ENGINES_HOST": LOOPBACK,
-            "ENGINES_PORT": str(ports["engines"]),
-            "ENGINES_API_KEY": engines_key,
-            "GGUF": own_file,
-        },
-        "gateway": {
-            "GATEWAY_CATALOGUE": str(home.catalogue),
-            "GATEWAY_HOST": host,
-            "GATEWAY_PORT": str(ports["gateway"]),
-            "GATEWAY_ENGINES_URL": address(LOOPBACK, ports["engines"]),
-            "GATEWAY_ENGINES_KEY": engines_key,
-            OLLAMA_VARIABLE: str(ollama_port),
-        },
-    }
+    environments = _environments(home, host, ports, ollama_port, own_file)
     arguments = {"engines": ["--supervisor", str(home.socket), "--programs", str(home.programs)]}
     inputs = {"gateway": [home.catalogue]}
     units = [
@@ -96,26 +82,67 @@ def make_plan(home: Home, gguf: str, variables: Mapping[str, str], earlier: Mapp
             service,
             ports[service.name],
             arguments.get(service.name, ()),
-            environments.get(service.name, {}),
+            environments[service.name],
             inputs.get(service.name, ()),
         )
         for service in start_order()
     ]
-    return Plan(models, host, ports, ollama_port, units, catalogue(models), remarks)
+    return Plan(models, host, ports, ollama_port, units, catalogue(models, ports), remarks)
 
 
-def _choose_ports(home: Home, host: str, variables: Mapping[str, str], earlier: Mapping[str, Any]) -> dict[str, int]:
-    ports = {}
-    for service in start_order():
-        had = earlier.get("services", {}).get(service.name, {}).get("port")
-        own_host = host if service.name == "gateway" else LOOPBACK
-        ports[service.name] = choose_port(home, service, own_host, variables, had)
-    return ports
+def _environments(
+    home: Home, host: str, ports: Mapping[str, int], ollama_port: int, own_file: str
+) -> dict[str, dict[str, str]]:
+    """Return each service's variables: where it listens, whom it asks, the key that the stack's services share."""
+    key = internal_key(home)
+    urls = {name: address(host if name == "gateway" else LOOPBACK, port) for name, port in ports.items()}
+    return {
+        "engines": {
+            "ENGINES_HOST": LOOPBACK,
+            "ENGINES_PORT": str(ports["engines"]),
+            "ENGINES_API_KEY": key,
+            "GGUF": own_file,
+        },
+        "embeddings": {
+            "EMBEDDINGS_HOST": LOOPBACK,
+            "EMBEDDINGS_PORT": str(ports["embeddings"]),
+            "EMBEDDINGS_API_KEY": key,
+        },
+        "rag": {
+            "RAG_HOST": LOOPBACK,
+            "RAG_PORT": str(ports["rag"]),
+            "RAG_API_KEY": key,
+            "RAG_GATEWAY_URL": urls["gateway"],
+            "RAG_GATEWAY_KEY": key,
+            "RAG_EMBEDDINGS_URL": urls["embeddings"],
+            "RAG_EMBEDDINGS_KEY": key,
+        },
+        "gateway": {
+            "GATEWAY_CATALOGUE": str(home.catalogue),
+            "GATEWAY_HOST": host,
+            "GATEWAY_PORT": str(ports["gateway"]),
+            "GATEWAY_ENGINES_URL": urls["engines"],
+            "GATEWAY_ENGINES_KEY": key,
+            "GATEWAY_INTERNAL_KEY": key,
+            OLLAMA_VARIABLE: str(ollama_port),
+        },
+    }
 
 
-def catalogue(models: StackModels) -> dict[str, Any]:
-    """Return what the gateway reads before it can ask: the facts of the models that the engines service has."""
-    return {"default": models.default, "backends": [], "managed": models.managed}
+def catalogue(models: StackModels, ports: Mapping[str, int]) -> dict[str, Any]:
+    """Return what the gateway reads before it can ask: what stands behind it, and the models of the engines service."""
+    backends = [
+        {
+            "name": service.name,
+            "url": address(LOOPBACK, ports[service.name]),
+            "engine": "sparkstack",
+            "paths": list(service.paths),
+            "models": [],
+        }
+        for service in start_order()
+        if service.behind_gateway
+    ]
+    return {"default": models.default, "backends": backends, "managed": models.managed}
 
 
 def internal_key(home: Home) -> str:

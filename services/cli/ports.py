@@ -15,23 +15,16 @@ OLLAMA_VARIABLE = "GATEWAY_OLLAMA_PORT"
 OLLAMA_PORT = 11434
 
 
-def choose_port(home: Home, service: Service, host: str, variables: Mapping[str, str], earlier: int | None) -> int:
-    """Return the port for a service: the one that it has had, else the first free one of its range.
-
-    Args:
-        earlier: the port of the last start.
+def choose_port(home: Home, service: Service, host: str, variables: Mapping[str, str]) -> int:
+    """Return the port for a service.
 
     Raises:
         click.ClickException: with who holds the port, and which variable names another.
     """
-    first = port_number(variables, service.port_variable, service.port)
-    candidates = range(first, min(first + service.ports, 65536))
-    if earlier and earlier in candidates and (holds(home, service, earlier) or not why_taken(host, earlier)):
-        return earlier
-    for port in candidates:
-        if not why_taken(host, port) or holds(home, service, port):
-            return port
-    raise click.ClickException(_taken(service, host, candidates))
+    port = port_number(variables, service.port_variable, service.port)
+    if not why_taken(host, port) or holds(home, service, port):
+        return port
+    raise click.ClickException(_taken(service, host, port))
 
 
 def choose_ollama_port(home: Home, gateway: Service, host: str, variables: Mapping[str, str]) -> tuple[int, str]:
@@ -88,20 +81,18 @@ def holds(home: Home, service: Service, port: int) -> bool:
     return holder_of(port).mark == home.mark(service.name)
 
 
-def _taken(service: Service, host: str, candidates: range) -> str:
-    first, last = candidates[0], candidates[-1]
-    reason = why_taken(host, first)
+def _taken(service: Service, host: str, port: int) -> str:
+    reason = why_taken(host, port)
     if reason != _IN_USE:
         return (
-            f"the {service.name} can't listen on {host}:{first}: {reason}. Choose another port "
+            f"{service.name} can't listen on {host}:{port}: {reason}. Choose another port "
             f"({service.port_variable}) or address"
         )
-    holder = holder_of(first)
-    free = next((port for port in range(last + 1, 65536) if not why_taken(host, port)), last + 1)
-    what = f"port {first} is" if first == last else f"ports {first} to {last} are all"
+    holder = holder_of(port)
+    other = next((free for free in range(port + 1, 65536) if not why_taken(host, free)), port + 1)
     return (
-        f"{what} taken: {first} by {holder}.{_whose(holder)} Stop it, or choose another: "
-        f"{service.port_variable}={free} make up"
+        f"port {port} is taken by {holder}.{_whose(holder)} Stop it, or choose another: "
+        f"{service.port_variable}={other} make up"
     )
 
 

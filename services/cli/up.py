@@ -13,7 +13,7 @@ from services.cli.processes import end_units, find_units
 from services.cli.progress import Progress
 from services.cli.supervision import Supervisor
 from services.cli.units import STOP_WAIT_S, write_units
-from services.kit.files import read_json, write_json
+from services.kit.files import write_json
 
 
 @click.command()
@@ -43,7 +43,7 @@ def up(gguf: str, timeout_s: float) -> None:
             click.echo(line)
         key = first_key(os.environ.get(VARIABLE, ""))
         _end_what_a_dead_supervisor_left(home, supervisor)
-        plan = make_plan(home, gguf, os.environ, read_json(home.stack_file))
+        plan = make_plan(home, gguf, os.environ)
         for line in plan.remarks:
             click.echo(line)
         started = _apply(home, supervisor, plan)

@@ -15,13 +15,16 @@ import pytest
 
 from services.cli.home import Home
 from services.cli.processes import Unit, end_units, find_units
+from services.stack import SERVICES
 from tests.testkit.ports import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 OWN_PREFIXES = (
-    "GATEWAY_", "ENGINES_", "LLAMACPP_", "VLLM_", "SPARKSTACK_", "OTEL_", "GGUF", "MODE", "LOG_LEVEL",
+    "GATEWAY_", "ENGINES_", "EMBEDDINGS_", "RAG_", "LLAMACPP_", "VLLM_", "SPARKSTACK_", "OTEL_", "GGUF", "MODE",
+    "LOG_LEVEL",
 )  # fmt: skip
 ENGINE = "llamacpp-smollm2-135m-instruct-q4_1"
+PROCESSES = sorted([*(service.name for service in SERVICES), ENGINE, "supervisord"])
 # Nothing answers there: what goes through a proxy of the environment instead of to this machine fails.
 DEAD_PROXY = "http://127.0.0.1:9"
 
@@ -40,9 +43,8 @@ class Stack:
             "HTTP_PROXY": DEAD_PROXY,
             "SPARKSTACK_HOME": str(self.home.root),
             "SPARKSTACK_STATE": str(self.home.state),
-            "GATEWAY_PORT": str(free_port()),
             "GATEWAY_OLLAMA_PORT": "0",
-            "ENGINES_PORT": str(free_port()),
+            **{service.port_variable: str(free_port()) for service in SERVICES},
             "LLAMACPP_PORT": str(free_port()),
             "SPARKSTACK_UP_TIMEOUT_S": "90",
             **self.environment,

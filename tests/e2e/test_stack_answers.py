@@ -9,7 +9,7 @@ import subprocess
 import httpx
 import pytest
 
-from tests.e2e.conftest import ENGINE, REPOSITORY, listens
+from tests.e2e.conftest import PROCESSES, REPOSITORY, listens
 from tests.testkit.ports import free_port
 
 pytestmark = pytest.mark.slow
@@ -37,7 +37,7 @@ def test_up_answers_a_question_and_down_leaves_nothing(stack):
     page = httpx.get(f"{stack.gateway}/", trust_env=False)
     assert page.status_code == 200
 
-    assert f"stopping engines, gateway, {ENGINE}, supervisord" in stack.run("down")
+    assert f"stopping {', '.join(PROCESSES)}" in stack.run("down")
     assert stack.units() == []
     assert not listens(stack.environment["GATEWAY_PORT"])
     assert not listens(stack.environment["LLAMACPP_PORT"])

@@ -9,18 +9,19 @@ import sys
 import pytest
 
 from services.kit.launch import MARK
-from tests.e2e.conftest import ENGINE, listens, wait_for
+from services.stack import SERVICES
+from tests.e2e.conftest import PROCESSES, listens, wait_for
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("service", ["engines", "gateway"])
-def test_a_killed_service_comes_back(stack, service):
+def test_a_killed_service_comes_back(stack):
     stack.up()
-    pid = stack.pids()[service]
-    os.kill(pid, signal.SIGKILL)
-    row = stack.wait_until_ready(service, other_pid_than=pid)
-    assert row["restarts"] == 1
+    for service in SERVICES:
+        pid = stack.pids()[service.name]
+        os.kill(pid, signal.SIGKILL)
+        row = stack.wait_until_ready(service.name, other_pid_than=pid)
+        assert row["restarts"] == 1
     wait_for(lambda: stack.status()["gateway"]["state"] == "ready", "the gateway", stack.all_logs)
     assert stack.ask()["usage"]["completion_tokens"] > 0
 
@@ -44,7 +45,7 @@ def test_up_after_a_killed_supervisor(stack):
     kill_supervisor(stack)
     stack.up()
     assert stack.ask()["usage"]["completion_tokens"] > 0
-    assert sorted(unit.name for unit in stack.units()) == ["engines", "gateway", ENGINE, "supervisord"]
+    assert sorted(unit.name for unit in stack.units()) == PROCESSES
 
 
 @contextlib.contextmanager
@@ -67,7 +68,7 @@ def test_up_ends_what_a_dead_supervisor_left(stack):
         said = stack.up()
         assert "ended what an earlier start had left without its supervisor: engines" in said
         assert process.wait(5) == -signal.SIGTERM
-    assert sorted(unit.name for unit in stack.units()) == ["engines", "gateway", ENGINE, "supervisord"]
+    assert sorted(unit.name for unit in stack.units()) == PROCESSES
 
 
 def test_down_ends_what_a_dead_supervisor_left(stack):

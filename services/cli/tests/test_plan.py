@@ -13,18 +13,25 @@ from services.engines.commands.service import stack_models
 from services.engines.recipes import MODELS_FOLDER
 from services.engines.tests.gguf_files import write
 from services.kit.files import read_json, write_json
+from services.stack import SERVICES
 from tests.testkit.ports import free_port
 
 
 @pytest.fixture
 def variables():
-    return {"GATEWAY_PORT": str(free_port()), "ENGINES_PORT": str(free_port()), "GATEWAY_OLLAMA_PORT": "0"}
+    ports = {service.port_variable: str(free_port()) for service in SERVICES}
+    return {**ports, "GATEWAY_OLLAMA_PORT": "0"}
 
 
 def test_the_catalogue_says_what_the_gateway_needs(home, variables):
-    made = make_plan(home, "", variables, {})
+    made = make_plan(home, "", variables)
     assert made.catalogue["default"] == "smollm2-135m-instruct-q4_1"
-    assert made.catalogue["backends"] == []
+    assert [(backend["name"], backend["engine"]) for backend in made.catalogue["backends"]] == [
+        ("embeddings", "sparkstack"),
+        ("rag", "sparkstack"),
+    ]
+    assert made.catalogue["backends"][1]["url"] == f"http://127.0.0.1:{variables['RAG_PORT']}"
+    assert "/v1/vector_stores" in made.catalogue["backends"][1]["paths"]
     model = made.catalogue["managed"][0]
     assert set(model) == {
         "id", "aliases", "capabilities", "context_tokens", "size_bytes", "parameters", "quantization", "family",
@@ -34,18 +41,24 @@ def test_the_catalogue_says_what_the_gateway_needs(home, variables):
 
 
 def test_each_service_gets_its_place(home, variables):
-    made = make_plan(home, "", {**variables, "GATEWAY_HOST": "0.0.0.0"}, {})
-    engines, gateway = made.units
+    made = make_plan(home, "", {**variables, "GATEWAY_HOST": "0.0.0.0"})
+    engines, embeddings, rag, gateway = made.units
     assert engines.environment["ENGINES_PORT"] == variables["ENGINES_PORT"]
     assert engines.environment["ENGINES_HOST"] == "127.0.0.1", "only the gateway is ever on another address"
     assert engines.arguments == ["--supervisor", str(home.socket), "--programs", str(home.programs)]
     assert gateway.environment["GATEWAY_ENGINES_URL"] == f"http://127.0.0.1:{variables['ENGINES_PORT']}"
     assert gateway.environment["GATEWAY_ENGINES_KEY"] == engines.environment["ENGINES_API_KEY"]
+    key = engines.environment["ENGINES_API_KEY"]
+    assert embeddings.environment["EMBEDDINGS_API_KEY"] == rag.environment["RAG_EMBEDDINGS_KEY"] == key
+    assert rag.environment["RAG_API_KEY"] == gateway.environment["GATEWAY_INTERNAL_KEY"] == key
+    assert rag.environment["RAG_GATEWAY_URL"] == f"http://127.0.0.1:{variables['GATEWAY_PORT']}"
     assert gateway.environment["GATEWAY_HOST"] == "0.0.0.0"
     assert gateway.environment["GATEWAY_CATALOGUE"] == str(home.catalogue)
     assert gateway.inputs == [home.catalogue]
     assert made.record()["services"] == {
         "engines": {"host": "127.0.0.1", "port": int(variables["ENGINES_PORT"])},
+        "embeddings": {"host": "127.0.0.1", "port": int(variables["EMBEDDINGS_PORT"])},
+        "rag": {"host": "127.0.0.1", "port": int(variables["RAG_PORT"])},
         "gateway": {"host": "0.0.0.0", "port": int(variables["GATEWAY_PORT"])},
     }
 

@@ -13,8 +13,8 @@ from tests.testkit.ports import free_listener, free_port
 LOOPBACK = "127.0.0.1"
 
 
-def service(port, count=1):
-    return Service("gateway", "", ("gateway",), "GATEWAY_PORT", port, "/readyz", ports=count)
+def service(port):
+    return Service("gateway", "", ("gateway",), "GATEWAY_PORT", port, "/readyz")
 
 
 @pytest.fixture
@@ -25,45 +25,35 @@ def taken():
 
 def test_a_free_port_is_taken_and_the_variable_wins(home):
     port, other = free_port(), free_port()
-    assert choose_port(home, service(port), LOOPBACK, {}, None) == port
-    assert choose_port(home, service(port), LOOPBACK, {"GATEWAY_PORT": f" {other} "}, None) == other
+    assert choose_port(home, service(port), LOOPBACK, {}) == port
+    assert choose_port(home, service(port), LOOPBACK, {"GATEWAY_PORT": f" {other} "}) == other
 
 
 def test_a_taken_port_names_its_holder_and_a_free_one(home, taken):
     with pytest.raises(click.ClickException) as caught:
-        choose_port(home, service(taken), LOOPBACK, {}, None)
+        choose_port(home, service(taken), LOOPBACK, {})
     said = str(caught.value)
-    assert f"port {taken} is taken: {taken} by" in said
+    assert f"port {taken} is taken by" in said
     assert f"(pid {os.getpid()}" in said
     free = int(said.rpartition("GATEWAY_PORT=")[2].split()[0])
     assert not why_taken(LOOPBACK, free)
 
 
-def test_the_first_free_port_of_a_range_is_taken(home, taken):
-    assert choose_port(home, service(taken, 10), LOOPBACK, {}, None) in range(taken + 1, taken + 10)
-
-
-def test_the_port_of_the_last_start_is_kept_within_the_range(home):
-    first = free_port()
-    assert choose_port(home, service(first, 10), LOOPBACK, {}, first + 3) == first + 3
-    assert choose_port(home, service(first, 10), LOOPBACK, {}, first + 10) == first
-
-
 def test_the_stacks_own_service_may_hold_the_port(home, taken, monkeypatch):
     monkeypatch.setattr(ports, "holder_of", lambda port: Holder(1, "python", "", home.mark("gateway")))
-    assert choose_port(home, service(taken), LOOPBACK, {}, None) == taken
+    assert choose_port(home, service(taken), LOOPBACK, {}) == taken
     assert choose_ollama_port(home, service(1), LOOPBACK, {"GATEWAY_OLLAMA_PORT": str(taken)}) == (taken, "")
 
 
 def test_another_stack_is_named_with_how_to_stop_it(home, taken, monkeypatch):
     monkeypatch.setattr(ports, "holder_of", lambda port: Holder(1, "python", "", "/their/state:gateway"))
     with pytest.raises(click.ClickException, match=r"SPARKSTACK_STATE=/their/state sparkstack down"):
-        choose_port(home, service(taken), LOOPBACK, {}, None)
+        choose_port(home, service(taken), LOOPBACK, {})
 
 
 def test_an_address_that_is_not_ours_is_told(home):
     with pytest.raises(click.ClickException, match=r"can't listen on 192\.0\.2\.1"):
-        choose_port(home, service(free_port()), "192.0.2.1", {}, None)
+        choose_port(home, service(free_port()), "192.0.2.1", {})
 
 
 def test_ollamas_port_may_be_missing_but_not_when_it_was_asked_for(home, taken, monkeypatch):
