@@ -7,18 +7,20 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
+from services.embeddings.settings import EmbeddingsSettings
 from services.engines.settings import EnginesSettings
 from services.gateway.settings import GatewaySettings
 from services.kit.settings import describe_settings
+from services.rag.settings import RagSettings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / ".env.example"
-OURS = re.compile(r"(?:GATEWAY|ENGINES|LLAMACPP|SPARKSTACK)_[A-Z_]*[A-Z]|MODE|MODELS|GGUF|LOG_LEVEL")
+OURS = re.compile(r"(?:GATEWAY|ENGINES|EMBEDDINGS|RAG|LLAMACPP|SPARKSTACK)_[A-Z_]*[A-Z]|MODE|MODELS|GGUF|LOG_LEVEL")
 # They say where .env is, or mark our own processes: nothing that .env could set.
 NOT_SETTINGS = {"SPARKSTACK_HOME", "SPARKSTACK_STATE", "SPARKSTACK_UNIT"}
 # Set for the stack by `make up`, where the gateway alone has another default.
 STACK_DEFAULTS = {"GATEWAY_OLLAMA_PORT": "11434"}
-SETTINGS = [GatewaySettings, EnginesSettings]
+SETTINGS = [GatewaySettings, EnginesSettings, EmbeddingsSettings, RagSettings]
 READ_ELSEWHERE = {"ENGINES_VLLM_PYTHON", "ENGINES_SGLANG_PYTHON"}
 SPOKEN = {"False": "0", "True": "1"}
 
