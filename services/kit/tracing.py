@@ -46,6 +46,11 @@ class Tracer:
         span: AbstractContextManager[Span] = self._tracer.start_as_current_span(name, context=context, kind=self._kind)
         return span
 
+    def child_span(self, name: str) -> AbstractContextManager[Span]:
+        """Open the span of a step of this service's own work, a child of the current one."""
+        span: AbstractContextManager[Span] = self._tracer.start_as_current_span(name)
+        return span
+
     def outgoing_headers(self) -> dict[str, str]:
         """Return the headers that make the next service's spans children of the current one."""
         carrier: dict[str, str] = {}

@@ -61,3 +61,6 @@ class Library(Protocol):
 
     async def collections(self) -> list[Collection]:
         """Return all, the oldest first."""
+
+    async def searchable(self) -> list[Collection]:
+        """Return those with at least one document that can be found, the oldest first: each is a model `rag/<name>`."""
