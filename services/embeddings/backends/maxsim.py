@@ -1,0 +1,153 @@
+"""Late-interaction reranking with an embedding model: each word of the query looks for its like in the document.
+
+An embedding model makes a vector of each token before it averages them. Kept apart, they answer what the average
+blurs: for each token of the query the cosine to its most similar token of the document, and of these the mean.
+Source: ColBERT (Khattab and Zaharia, 2020), whose vectors come of a network trained for it; here they come of one
+that was trained for its average alone, so expect less of it than of a cross-encoder.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from services.embeddings.backends import Vectors
+from services.embeddings.backends.network import OnnxNetwork, batches, normalised
+
+TokenVectors = npt.NDArray[np.float16]
+"""`(tokens, dimensions)`, L2-normalised before they were rounded: 2 bytes a number halve what the cache holds."""
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A part of a text that the network takes in one go, with the special tokens around it."""
+
+    ids: list[int]
+    type_ids: list[int]
+
+
+class MaxSim:
+    """A reranker over the token vectors of an embedding network.
+
+    Nothing is cut off: a document longer than `max_tokens` is read in windows, and a query token finds its like in
+    any of them. Scores are means of cosines, so they lie in -1…1; a document equal to the query has 1.
+
+    Args:
+        network: whose output is `(batch, tokens, dimensions)`.
+        max_tokens: of one window, special tokens included.
+        batch_tokens: that are computed at once, padding included.
+        cache_bytes: for the vectors of documents that come again (0: none are kept).
+    """
+
+    def __init__(
+        self, network: OnnxNetwork, *, max_tokens: int = 256, batch_tokens: int = 4096, cache_bytes: int = 0
+    ) -> None:
+        self.max_tokens = max_tokens
+        self._network = network
+        self._batch_tokens = batch_tokens
+        self.cache = TokenCache(cache_bytes)
+        around = network.tokenizer.encode("")
+        self._around = tuple(around.ids)
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Return each text's tokens, special tokens included; none is cut off."""
+        return [len(each.ids) for each in self._network.tokenizer.encode_batch_fast(list(texts))]
+
+    def score(self, query: str, documents: Sequence[str]) -> Vectors:
+        """Return `(n_documents,)` float32 in -1…1: the mean over the query's tokens of their best cosine."""
+        if not documents:
+            return np.zeros(0, dtype=np.float32)
+        asked = self._vectors([query])[0].astype(np.float32)
+        found = self.cache.get_all(documents, self._vectors)
+        # One product for all documents, then the best of each document's columns.
+        starts = np.cumsum([0, *(len(each) for each in found[:-1])])
+        cosines = asked @ np.concatenate(found).astype(np.float32).T
+        best = np.maximum.reduceat(cosines, starts, axis=1)
+        return np.asarray(best.mean(axis=0), dtype=np.float32)
+
+    def close(self) -> None:
+        """Give its memory back."""
+        self.cache.clear()
+        self._network.close()
+
+    def _vectors(self, texts: Sequence[str]) -> list[TokenVectors]:
+        """Return the vectors of each text's own tokens; a text without any has those of the special tokens."""
+        windows, owners = [], []
+        for owner, encoding in enumerate(
+            self._network.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        ):
+            for window in self._windows(encoding.ids):
+                windows.append(window)
+                owners.append(owner)
+        parts: list[TokenVectors] = [np.zeros((0, 0), dtype=np.float16)] * len(windows)
+        for chosen in batches([len(window.ids) for window in windows], self._batch_tokens):
+            states = self._network.run([windows[index] for index in chosen])
+            for row, index in enumerate(chosen):
+                parts[index] = self._own(states[row], len(windows[index].ids))
+        return _joined(parts, owners, len(texts))
+
+    def _windows(self, ids: list[int]) -> list[_Window]:
+        size = self.max_tokens - len(self._around)
+        pieces = [ids[start : start + size] for start in range(0, len(ids), size)] or [[]]
+        return [_Window([self._around[0], *piece, self._around[-1]], [0] * (len(piece) + 2)) for piece in pieces]
+
+    def _own(self, states: npt.NDArray[Any], size: int) -> TokenVectors:
+        # The special tokens speak of the whole text, and of any text alike: they would only raise all scores.
+        own = states[1 : size - 1] if size > len(self._around) else states[:size]
+        return normalised(own).astype(np.float16)
+
+
+def _joined(parts: Sequence[TokenVectors], owners: Sequence[int], texts: int) -> list[TokenVectors]:
+    grouped: list[list[TokenVectors]] = [[] for _ in range(texts)]
+    for part, owner in zip(parts, owners, strict=True):
+        grouped[owner].append(part)
+    return [group[0] if len(group) == 1 else np.concatenate(group) for group in grouped]
+
+
+class TokenCache:
+    """The token vectors of documents that were scored last, by the documents' content, within a bound of bytes."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.held_bytes = 0
+        self._held: OrderedDict[bytes, TokenVectors] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def get_all(
+        self, texts: Sequence[str], compute: Callable[[Sequence[str]], list[TokenVectors]]
+    ) -> list[TokenVectors]:
+        """Return the vectors of each text; those that are not held are computed in one call, each once."""
+        keys = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts]
+        found: dict[bytes, TokenVectors] = {}
+        missing: dict[bytes, str] = {}
+        for key, text in zip(keys, texts, strict=True):
+            if key in self._held:
+                self._held.move_to_end(key)
+                found[key] = self._held[key]
+            else:
+                missing[key] = text
+        if missing:
+            for key, vectors in zip(missing, compute(list(missing.values())), strict=True):
+                found[key] = vectors
+                self._keep(key, vectors)
+        return [found[key] for key in keys]
+
+    def _keep(self, key: bytes, vectors: TokenVectors) -> None:
+        if vectors.nbytes > self.most_bytes:
+            return
+        self._held[key] = vectors
+        self.held_bytes += vectors.nbytes
+        while self.held_bytes > self.most_bytes:
+            _key, dropped = self._held.popitem(last=False)
+            self.held_bytes -= dropped.nbytes
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._held.clear()
+        self.held_bytes = 0
