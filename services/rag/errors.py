@@ -1,6 +1,8 @@
 """The errors that only the RAG service has; they stand in the tree of services/kit/errors.py."""
 
-from services.kit.errors import InvalidRequest, NotFound, Overloaded
+from typing import Any
+
+from services.kit.errors import EngineError, InvalidRequest, NotFound, Overloaded
 
 
 class CollectionNotFound(NotFound):
@@ -25,3 +27,28 @@ class VectorStoreUnavailable(Overloaded):
     """The vector store doesn't answer. Try again; `sparkstack status` shows it. Other models are not affected."""
 
     code = "vector_store_unavailable"
+
+
+class PresetNotFound(InvalidRequest):
+    """There is no preset of this name; the message lists those that there are."""
+
+    code = "preset_not_found"
+
+
+class ModelRefused(EngineError):
+    """The model that answers failed or refused. Status, type and code are the gateway's, where it gave them."""
+
+    code = "model_refused"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        kind: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        given: dict[str, Any] = {"status": status, "type": kind, "code": code}
+        self.__dict__.update({name: value for name, value in given.items() if value is not None})
