@@ -48,7 +48,11 @@ class RagSettings(ServiceSettings):
     ingest_batch: int = Field(64, ge=1, le=2048, description="chunks that are embedded and written at a time")
     max_file_mb: int = Field(64, gt=0, description="largest file, in MB of 1,000,000 bytes; above: 413")
     max_file_characters: int = Field(20_000_000, gt=0, description="largest text of a file, in characters")
+    max_file_pages: int = Field(5000, gt=0, description="most pages of a PDF")
     file_timeout_s: float = Field(120, gt=0, description="bound for reading and cutting one file")
+    reader_memory_mb: int = Field(
+        2048, ge=512, description="address space of a process that reads files, in MB; a file that needs more is refused"
+    )
     preset: str = Field(
         "balanced", description="how it retrieves, where a request doesn't say: fast, balanced, accurate"
     )
