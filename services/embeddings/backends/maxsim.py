@@ -1,7 +1,9 @@
 """Late-interaction reranking with an embedding model: each word of the query looks for its like in the document.
 
 An embedding model makes a vector of each token before it averages them. Kept apart, they answer what the average
-blurs: for each token of the query the cosine to its most similar token of the document, and of these the mean.
+blurs: for each token of the query the cosine to its most similar token of the document. A token's weight in the mean
+of these is the square of its vector's length, by which the network itself says how much it should count. The score is
+the mean of that and of the cosine of the averages.
 Source: ColBERT (Khattab and Zaharia, 2020), whose vectors come of a network trained for it; here they come of one
 that was trained for its average alone, so expect less of it than of a cross-encoder.
 """
@@ -10,7 +12,6 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,8 @@ from services.embeddings.backends import Vectors
 from services.embeddings.backends.network import OnnxNetwork, batches, normalised
 
 TokenVectors = npt.NDArray[np.float16]
-"""`(tokens, dimensions)`, L2-normalised before they were rounded: 2 bytes a number halve what the cache holds."""
+"""`(1 + tokens, dimensions)`: of the whole text, then of each token; L2-normalised. In 2 bytes a number, of which the
+cache holds twice as many as of float32."""
 
 
 @dataclass(frozen=True)
@@ -50,62 +52,64 @@ class MaxSim:
         self._network = network
         self._batch_tokens = batch_tokens
         self.cache = TokenCache(cache_bytes)
-        around = network.tokenizer.encode("")
-        self._around = tuple(around.ids)
+        self._around = tuple(network.tokenizer.encode("").ids)
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return each text's tokens, special tokens included; none is cut off."""
         return [len(each.ids) for each in self._network.tokenizer.encode_batch_fast(list(texts))]
 
     def score(self, query: str, documents: Sequence[str]) -> Vectors:
-        """Return `(n_documents,)` float32 in -1…1: the mean over the query's tokens of their best cosine."""
+        """Return `(n_documents,)` float32 in -1…1; see the module's first lines for what it is."""
         if not documents:
             return np.zeros(0, dtype=np.float32)
-        asked = self._vectors([query])[0].astype(np.float32)
-        found = self.cache.get_all(documents, self._vectors)
-        # One product for all documents, then the best of each document's columns.
+        asked, weights = self._query(query)
+        found = self.cache.get_all(documents, self._documents)
+        # One product for all documents. Of each one's columns the first is of the whole text; of the others, the best.
         starts = np.cumsum([0, *(len(each) for each in found[:-1])])
         cosines = asked @ np.concatenate(found).astype(np.float32).T
-        best = np.maximum.reduceat(cosines, starts, axis=1)
-        return np.asarray(best.mean(axis=0), dtype=np.float32)
+        best = np.maximum.reduceat(cosines[1:], np.stack((starts, starts + 1), axis=1).ravel(), axis=1)[:, 1::2]
+        return np.asarray(np.clip((weights @ best + cosines[0, starts]) / 2, -1, 1), dtype=np.float32)
 
     def close(self) -> None:
         """Give its memory back."""
         self.cache.clear()
         self._network.close()
 
-    def _vectors(self, texts: Sequence[str]) -> list[TokenVectors]:
-        """Return the vectors of each text's own tokens; a text without any has those of the special tokens."""
-        windows, owners = [], []
-        for owner, encoding in enumerate(
-            self._network.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        ):
-            for window in self._windows(encoding.ids):
-                windows.append(window)
-                owners.append(owner)
-        parts: list[TokenVectors] = [np.zeros((0, 0), dtype=np.float16)] * len(windows)
+    def _query(self, query: str) -> tuple[Vectors, Vectors]:
+        """Return the query's vectors, the whole one first, and the weights of its tokens, which add up to 1."""
+        (states,) = self._states([query])
+        weights = np.square(states).sum(axis=1)
+        vectors = normalised(np.concatenate((states.mean(axis=0, keepdims=True), states)))
+        return vectors, np.asarray(weights / weights.sum(), dtype=np.float32)
+
+    def _documents(self, texts: Sequence[str]) -> list[TokenVectors]:
+        return [
+            normalised(np.concatenate((states.mean(axis=0, keepdims=True), states))).astype(np.float16)
+            for states in self._states(texts)
+        ]
+
+    def _states(self, texts: Sequence[str]) -> list[Vectors]:
+        """Return what the network says of each text's tokens, the special ones of each window included."""
+        windows: list[_Window] = []
+        owners: list[int] = []
+        encoded = self._network.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        for owner, encoding in enumerate(encoded):
+            cut = self._windows(encoding.ids)
+            windows += cut
+            owners += [owner] * len(cut)
+        parts: dict[int, Vectors] = {}
         for chosen in batches([len(window.ids) for window in windows], self._batch_tokens):
-            states = self._network.run([windows[index] for index in chosen])
-            for row, index in enumerate(chosen):
-                parts[index] = self._own(states[row], len(windows[index].ids))
-        return _joined(parts, owners, len(texts))
+            found = self._network.run([windows[index] for index in chosen])
+            parts |= {index: found[row, : len(windows[index].ids)] for row, index in enumerate(chosen)}
+        grouped: list[list[Vectors]] = [[] for _ in texts]
+        for index, owner in enumerate(owners):
+            grouped[owner].append(parts[index])
+        return [np.concatenate(group) for group in grouped]
 
     def _windows(self, ids: list[int]) -> list[_Window]:
         size = self.max_tokens - len(self._around)
         pieces = [ids[start : start + size] for start in range(0, len(ids), size)] or [[]]
         return [_Window([self._around[0], *piece, self._around[-1]], [0] * (len(piece) + 2)) for piece in pieces]
-
-    def _own(self, states: npt.NDArray[Any], size: int) -> TokenVectors:
-        # The special tokens speak of the whole text, and of any text alike: they would only raise all scores.
-        own = states[1 : size - 1] if size > len(self._around) else states[:size]
-        return normalised(own).astype(np.float16)
-
-
-def _joined(parts: Sequence[TokenVectors], owners: Sequence[int], texts: int) -> list[TokenVectors]:
-    grouped: list[list[TokenVectors]] = [[] for _ in range(texts)]
-    for part, owner in zip(parts, owners, strict=True):
-        grouped[owner].append(part)
-    return [group[0] if len(group) == 1 else np.concatenate(group) for group in grouped]
 
 
 class TokenCache:

@@ -117,11 +117,13 @@ def import_torch() -> tuple[Any, Any]:
     try:
         import sentence_transformers
         import torch
+        from transformers.utils import logging
     except ImportError as error:
         raise BackendError(
             f"this Python can't import {error.name or error}: models by torch run in an environment of their own. "
             "Make it with `make embeddings-torch` and start the service with its Python"
         ) from None
+    logging.disable_progress_bar()  # it would draw "Loading weights" into the log
     return torch, sentence_transformers
 
 
