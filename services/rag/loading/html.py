@@ -15,21 +15,24 @@ from services.rag.loading.source import Source
 _MAX_DEPTH = 512
 _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9:-]*)")
 # Elements that hold nothing, or that another of their kind ends: they don't add to the depth.
-_FLAT = frozenset(
-    "a area base body br col colgroup dd dt embed h1 h2 h3 h4 h5 h6 head hr html img input li link meta optgroup option "
-    "p param rp rt script source style tbody td textarea tfoot th thead title tr track wbr".split()
+_FLAT_TAGS = (
+    "a area base body br col colgroup dd dt embed h1 h2 h3 h4 h5 h6 head hr html img input li link meta optgroup "
+    "option p param rp rt script source style tbody td textarea tfoot th thead title tr track wbr"
 )
+_FLAT = frozenset(_FLAT_TAGS.split())
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
-_SKIPPED = frozenset(
-    "audio button canvas dialog embed head iframe input map math nav noscript object script select style svg template "
-    "textarea video".split()
+_SKIPPED_TAGS = (
+    "audio button canvas dialog embed head iframe input map math nav noscript object script select style svg "
+    "template textarea video"
 )
+_SKIPPED = frozenset(_SKIPPED_TAGS.split())
 _SKIPPED_ROLES = frozenset({"navigation", "search", "menu", "menubar", "toolbar", "banner", "contentinfo"})
 _FRAMES = frozenset({"header", "footer", "aside"})
-_BLOCKS = frozenset(
-    "address article aside blockquote body caption center dd details div dl dt fieldset figcaption figure footer form "
-    "header hgroup hr html legend main p section summary table tbody td tfoot th thead tr".split()
+_BLOCKS_TAGS = (
+    "address article aside blockquote body caption center dd details div dl dt fieldset figcaption figure footer "
+    "form header hgroup hr html legend main p section summary table tbody td tfoot th thead tr"
 )
+_BLOCKS = frozenset(_BLOCKS_TAGS.split())
 _BREAK = "\u2028"
 _SPACES = re.compile(r"[^\S\u2028]+")
 _BREAKS = re.compile(r" ?\u2028[\u2028 ]*")
@@ -127,7 +130,11 @@ class _Walk:
                 step, node = steps.send(skip)  # type: ignore[attr-defined]
             except StopIteration:
                 break
-            skip = self._enter(node) if step == "in" else self._leave(node)
+            if step == "in":
+                skip = self._enter(node)
+            else:
+                self._leave(node)
+                skip = None
         self._flush()
 
     def _enter(self, node: LexborNode) -> bool:

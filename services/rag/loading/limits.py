@@ -67,8 +67,8 @@ def too_many_bytes(name: str, size: int, limits: Limits) -> LoadError:
     """Return the error of a file with too many bytes."""
     return LoadError(
         "too_large",
-        f"{name!r} has {size / 1e6:,.1f} MB, more than the limit of {limits.max_bytes / 1e6:,.1f} MB; split it, or raise "
-        "RAG_MAX_FILE_MB",
+        f"{name!r} has {size / 1e6:,.1f} MB, more than the limit of {limits.max_bytes / 1e6:,.1f} MB; split it, or "
+        "raise RAG_MAX_FILE_MB",
     )
 
 

@@ -29,8 +29,7 @@ def clean_name(name: str) -> str:
     if len(cleaned) > MAX_NAME_CHARACTERS:
         raise LoadError(
             "bad_name",
-            f"the name {cleaned[:40]!r}… has {len(cleaned):,} characters, more than the {MAX_NAME_CHARACTERS} that a name "
-            "may have; shorten it",
+            f"the name {cleaned[:40]!r}… has {len(cleaned):,} characters, more than {MAX_NAME_CHARACTERS}; shorten it",
         )
     return cleaned
 

@@ -24,7 +24,7 @@ def load_notebook(source: Source) -> Document:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # Read and brought to version 4, not validated: a cell without an id is no reason to refuse it.
-            notebook = nbformat.convert(nbformat.reader.reads(text), 4)
+            notebook = nbformat.convert(nbformat.reader.reads(text), 4)  # type: ignore[no-untyped-call]
             cells = [_Cell.of(cell) for cell in notebook["cells"]]
             described = notebook.get("metadata", {})
     except RecursionError as error:

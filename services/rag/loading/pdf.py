@@ -39,8 +39,8 @@ def load_pdf(source: Source) -> Document:
         if count > source.limits.max_pages:
             raise LoadError(
                 "too_large",
-                f"{source.name!r} has {count:,} pages, more than the limit of {source.limits.max_pages:,}; split it, or "
-                "raise RAG_MAX_FILE_PAGES",
+                f"{source.name!r} has {count:,} pages, more than the limit of {source.limits.max_pages:,}; split it, "
+                "or raise RAG_MAX_FILE_PAGES",
             )
         pages = _page_texts(source, pdf, count)
         if not any(page.strip() for page in pages):
@@ -100,8 +100,8 @@ def _no_text(source: Source, pdf: pypdfium2.PdfDocument, count: int) -> LoadErro
     if pictures:
         return LoadError(
             "scanned",
-            f"{source.name!r} has pictures on its {count:,} pages but no text: it was scanned. Run text recognition on it "
-            "(for example `ocrmypdf in.pdf out.pdf`) and ingest the result",
+            f"{source.name!r} has pictures on its {count:,} pages but no text: it was scanned. Run text recognition on "
+            "it (for example `ocrmypdf in.pdf out.pdf`) and ingest the result",
         )
     return LoadError("empty", f"{source.name!r} has no text on its {count:,} pages; leave it out, or check it")
 

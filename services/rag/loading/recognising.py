@@ -12,12 +12,12 @@ from services.rag.loading.source import Source
 
 Format = Literal["pdf", "docx", "html", "markdown", "text", "table", "code", "notebook", "json"]
 
-CODE_SUFFIXES = frozenset(
-    ".bash .bat .c .cc .cfg .clj .cmake .conf .cpp .cs .css .cu .cuh .cxx .dart .erl .ex .exs .f90 .fish .go .gradle "
-    ".graphql .groovy .h .hcl .hh .hpp .hs .hxx .ini .java .jl .js .jsx .kt .kts .less .lisp .lua .m .make .mk .ml "
-    ".mli .mm .nix .pas .php .pl .pm .proto .ps1 .py .pyi .pyx .r .rb .rs .sass .scala .scss .sh .sol .sql .svelte "
-    ".swift .tcl .tf .toml .ts .tsx .vb .vim .vue .xml .xsd .xsl .yaml .yml .zig .zsh".split()
+_CODE_EXTENSIONS = (
+    "bash bat c cc cfg clj cmake conf cpp cs css cu cuh cxx dart erl ex exs f90 fish go gradle graphql groovy h hcl "
+    "hh hpp hs hxx ini java jl js jsx kt kts less lisp lua m make mk ml mli mm nix pas php pl pm proto ps1 py pyi "
+    "pyx r rb rs sass scala scss sh sol sql svelte swift tcl tf toml ts tsx vb vim vue xml xsd xsl yaml yml zig zsh"
 )
+CODE_SUFFIXES = frozenset(f".{each}" for each in _CODE_EXTENSIONS.split())
 _CODE_NAMES = frozenset({"dockerfile", "makefile", "cmakelists.txt", "jenkinsfile", "vagrantfile", "justfile"})
 _BY_SUFFIX: dict[str, Format] = {
     ".csv": "table",

@@ -41,13 +41,13 @@ def read_source(path: Path, name: str, limits: Limits) -> Source:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise LoadError("unreadable", f"{name!r} can't be opened: {reason}; check its path and rights") from error
-    with open(descriptor, "rb", buffering=0) as file:
+    with os.fdopen(descriptor, "rb", buffering=0):
         status = os.fstat(descriptor)
         _refuse_special(name, status.st_mode)
         if status.st_size > limits.max_bytes:
             raise too_many_bytes(name, status.st_size, limits)
         try:
-            data = _read(file.fileno(), limits.max_bytes + 1)
+            data = _read(descriptor, limits.max_bytes + 1)
         except OSError as error:
             raise LoadError("unreadable", f"{name!r} can't be read: {error.strerror}; check the disk") from error
     if len(data) > limits.max_bytes:

@@ -48,7 +48,8 @@ def _add_rows(rows: Iterator[list[str]], collector: Collector) -> int:
     if first is None:
         return 0
     header = [cell.strip() for cell in first] if _is_header(first) else []
-    count, group, size = 0, [], 0
+    count, size = 0, 0
+    group: list[str] = []
     for row in filled if header else itertools.chain([first], filled):
         text = _row_text(header, row)
         count += 1

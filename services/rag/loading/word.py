@@ -1,4 +1,4 @@
-"""DOCX by python-docx: headings, paragraphs, lists and tables. What is packed in it is looked at before it is parsed."""
+"""DOCX by python-docx: headings, paragraphs, lists and tables. Its parts are looked at before they are parsed."""
 
 import io
 import zipfile
