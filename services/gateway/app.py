@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from fastapi import FastAPI, Request
+from fastapi.responses import Response
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 from services.gateway.adapters.engines_service import HttpEnginesService
 from services.gateway.adapters.openai_compatible import OpenAICompatible, Pool
-from services.gateway.backends import Backend, Backends
+from services.gateway.backends import OWN, Backend, Backends
 from services.gateway.catalogue import Catalogue
 from services.gateway.catalogue_file import Listed, read_catalogue
 from services.gateway.demands import LeaseTimes
@@ -24,12 +26,14 @@ from services.gateway.managed import ManagedModels
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.ollama.routes import OLLAMA_ROUTES, error_body
 from services.gateway.openapi import add_openapi
+from services.gateway.passage import METHODS, PassageRoute, passage_paths
 from services.gateway.raw_route import starlette_routes
 from services.gateway.routes import keyed, public
 from services.gateway.settings import GatewaySettings
 from services.kit.app import create_app as create_kit_app
+from services.kit.errors import NotFound
 from services.kit.metrics import new_registry
-from services.kit.middleware import DirectRoutes
+from services.kit.middleware import LOG_FIELDS, DirectRoutes
 from services.kit.tracing import Tracer
 
 
@@ -43,6 +47,7 @@ def create_app(settings: GatewaySettings, *, times: LeaseTimes | None = None) ->
         SettingsError: a catalogue file that can't be read.
     """
     listed = read_catalogue(settings)
+    passages = passage_paths(listed.backends)
     registry = new_registry()
     metrics = GatewayMetrics(registry)
     live = Live()
@@ -56,6 +61,7 @@ def create_app(settings: GatewaySettings, *, times: LeaseTimes | None = None) ->
         app.state.started_at = time.monotonic()
         routes = starlette_routes(door, [*HOT_ROUTES, *OLLAMA_ROUTES])
         app.router.routes.extend(routes)  # for the methods that they don't have
+        app.router.routes.extend(_passage_routes(door, passages))
         direct_routes.update({(kind, route.path): route.app for route in routes for kind in route.methods or ()})
         await door.start()
         sampler = asyncio.create_task(_sample(live))
@@ -67,7 +73,8 @@ def create_app(settings: GatewaySettings, *, times: LeaseTimes | None = None) ->
             await pool.close()
 
     async def readiness() -> Mapping[str, str]:
-        return _readiness(app.state.door.checks())
+        door: Door = app.state.door
+        return door.readiness() or {"backends": "none is configured: sparkstack gateway --backend NAME=URL"}
 
     def metrics_guard(request: Request) -> None:
         app.state.door.keys.guard_metrics(request.scope)
@@ -85,27 +92,39 @@ def create_app(settings: GatewaySettings, *, times: LeaseTimes | None = None) ->
     )
     app.include_router(public)
     app.include_router(keyed)
-    add_openapi(app)
+    app.add_exception_handler(404, _no_path)
+    add_openapi(app, passages)
     if settings.cors_origins:
         _allow_origins(app, settings.cors_origins)
     return app
+
+
+async def _no_path(request: Request, _error: Exception) -> Response:
+    path = request.url.path
+    error = NotFound(
+        f"there is no {path} here; /openapi.json lists what there is. Paths of a service, such as /v1/files, come with "
+        "the service: `sparkstack status` shows which are behind this gateway"
+    )
+    request.scope[LOG_FIELDS]["error"] = error.code
+    headers = {name.decode(): value.decode() for name, value in error.headers()}
+    return Response(error_body(path, error), status_code=error.status, headers=headers)
+
+
+def _passage_routes(door: Door, passages: Iterable[tuple[str, str]]) -> Iterable[Route]:
+    for path, name in passages:
+        for template in (path, f"{path}/{{rest:path}}"):
+            route = PassageRoute(door, template.replace(":path", ""), door.backends[name])
+            yield Route(template, route, methods=METHODS, include_in_schema=False)
 
 
 def _allow_origins(app: FastAPI, origins: Iterable[str]) -> None:
     app.add_middleware(
         CORSMiddleware,
         allow_origins=list(origins),
-        allow_methods=["GET", "POST", "OPTIONS"],
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
         allow_headers=["*"],
         expose_headers=["x-request-id", "retry-after", "x-sparkstack-queue-position", "x-sparkstack-eta-s"],
     )
-
-
-def _readiness(checks: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the checks of `/readyz`: one engine that answers is enough to work; the others show in `/status`."""
-    if any(state == "ok" for state in checks.values()):
-        return {name: state for name, state in checks.items() if state == "ok"}
-    return checks or {"backends": "none is configured: sparkstack gateway --backend NAME=URL"}
 
 
 async def _sample(live: Live) -> None:
@@ -127,8 +146,10 @@ def _door(
     managed, leases = _on_demand(settings, listed, catalogue, pool, metrics, times)
     backends = []
     for item in listed.backends:
-        key = settings.backend_keys.get(item.name, "")
-        backends.append(Backend(item.name, item.engine, OpenAICompatible(pool, item.name, item.url, key)))
+        own = item.engine == OWN
+        key = settings.backend_keys.get(item.name) or (settings.internal_key if own else "")
+        api = OpenAICompatible(pool, item.name, item.url, key)
+        backends.append(Backend(item.name, item.engine, api, shared_key=key if own else ""))
         catalogue.add_backend(item.name, item.models)
     return Door(
         settings=settings,
@@ -136,6 +157,7 @@ def _door(
             settings.api_keys,
             allow_loopback=settings.allow_loopback_without_key,
             origins=settings.cors_origins,
+            internal=settings.internal_key,
         ),
         catalogue=catalogue,
         backends=Backends(backends, catalogue, metrics, settings.discovery_interval_s),

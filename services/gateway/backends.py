@@ -15,6 +15,9 @@ from services.kit.errors import AppError, ModelLoading
 
 _log = structlog.get_logger("discovery")
 
+OWN = "sparkstack"
+"""The engine of the stack's own services, embeddings and rag: they learn who calls, by a name signed for them."""
+
 State = Literal["unknown", "ready", "loading", "unreachable"]
 _FIRST_LOOK_S = 1.0
 _RETRY_S = 1.0
@@ -28,28 +31,39 @@ class Backend:
     name: str
     engine: str
     api: OpenAICompatible
+    shared_key: str = ""
+    """What callers' names are signed with for it; empty for every server that is not the stack's own."""
     state: State = "unknown"
     message: str = "not asked yet"
     asked_at: float = -1e9
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def own(self) -> bool:
+        """Whether it is one of the stack's own services."""
+        return self.engine == OWN
 
 
 class Backends:
     """All backends by name, in order of precedence; keeps the catalogue up to date from the background.
 
     Requests never wait for it, but for one case: an unknown model's name makes it look once more, for at most a
-    second, so that a model that has just been loaded is found.
+    second, so that a model that has just been loaded is found. No backend is asked so more often than once a second,
+    but for the one whose name the model's begins with: `rag/new` is there as soon as `rag` has it.
     """
 
     def __init__(
         self, backends: Iterable[Backend], catalogue: Catalogue, metrics: GatewayMetrics, interval_s: float
     ) -> None:
+        backends = tuple(backends)
         self._backends = {backend.name: backend for backend in backends}
         self._catalogue = catalogue
         self._metrics = metrics
         self._interval_s = interval_s
         self._tasks: list[asyncio.Task[None]] = []
         self._looks: dict[str, asyncio.Task[None]] = {}
+        self.shared_keys = {backend.name: backend.shared_key for backend in backends if backend.own}
+        """By the backend's name, for the stack's own services alone; empty where there is no key."""
 
     def __getitem__(self, name: str) -> Backend:
         return self._backends[name]
@@ -74,22 +88,37 @@ class Backends:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def look_again(self) -> None:
-        """Ask every backend that was not asked within the last second; wait for at most a second."""
-        now = time.monotonic()
-        stale = [backend for backend in self.all() if now - backend.asked_at > _RETRY_S or backend.name in self._looks]
-        if stale:
-            await asyncio.wait([self._look(backend) for backend in stale], timeout=_FIRST_LOOK_S)
+    async def look_again(self, model: str = "") -> None:
+        """Ask every backend that was not asked within the last second; wait for at most a second.
 
-    def lost(self, name: str) -> None:
-        """Note that a request found the backend unreachable: discovery looks at once."""
+        Args:
+            model: a name; the backend that it begins with is asked in any case, from now on.
+        """
+        now = time.monotonic()
+        named = self._backends.get(model.partition("/")[0]) if "/" in model else None
+        stale = [backend for backend in self.all() if now - backend.asked_at > _RETRY_S or backend.name in self._looks]
+        looks = {self._look(backend) for backend in stale}
+        try:
+            async with asyncio.timeout(_FIRST_LOOK_S):
+                if named is not None and named.asked_at < now:
+                    # What has just changed there need not be in the answer to a look that began before.
+                    if (under_way := self._looks.get(named.name)) is not None:
+                        await asyncio.wait([under_way])
+                    looks.add(self._look(named))
+                if looks:
+                    await asyncio.wait(looks)
+        except TimeoutError:
+            return
+
+    def changed(self, name: str) -> None:
+        """Note that a backend's models may have changed, or that it was found unreachable: discovery looks at once."""
         self._backends[name].wake.set()
 
     async def _keep_looking(self, backend: Backend) -> None:
         while True:
+            backend.wake.clear()
             await asyncio.wait([self._look(backend)])
             pause = self._interval_s if backend.state == "ready" else min(_RETRY_S, self._interval_s)
-            backend.wake.clear()
             try:
                 async with asyncio.timeout(pause):
                     await backend.wake.wait()
@@ -111,7 +140,7 @@ class Backends:
         except AppError as error:
             self._note(backend, "loading" if isinstance(error, ModelLoading) else "unreachable", error.message)
             return
-        facts = [found for item in items if (found := facts_from_listing(item)) is not None]
+        facts = [found for item in items if (found := facts_from_listing(item, own=backend.own)) is not None]
         self._catalogue.set_models(backend.name, facts)
         self._note(backend, "ready", "")
 

@@ -11,6 +11,15 @@ from services.kit.errors import ModelNotFound
 ENGINES = "engines"
 """The backend of every model that the engines service loads on demand."""
 DEFAULT_ALIAS = "default"
+RAG = "rag"
+"""The capability of models that answer from documents by asking another model, through this gateway again."""
+_OPERATIONS: Mapping[str, frozenset[str]] = {
+    "chat": frozenset({"chat", "completion"}),
+    "text_completion": frozenset({"chat", "completion"}),
+    "embeddings": frozenset({"embeddings"}),
+    "rerank": frozenset({"rerank"}),
+}
+"""What can be asked of a model that has one of these capabilities."""
 _MAX_ALIAS_STEPS = 8
 
 
@@ -22,6 +31,8 @@ class ModelFacts:
     aliases: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     context_tokens: int | None = None
+    dimensions: int | None = None
+    """Of its vectors, where it makes some."""
     size_bytes: int | None = None
     parameters: int | None = None
     quantization: str | None = None
@@ -51,6 +62,8 @@ class Target:
     upstream_id: str
     public_id: str
     facts: ModelFacts
+    operations: frozenset[str] | None = None
+    """What can be asked of it; None where nobody said what it can do."""
 
     @property
     def managed(self) -> bool:
@@ -119,6 +132,11 @@ class Catalogue:
             raise ModelNotFound(f"there is no model {name!r}; {self._offer()}", param="model")
         return target
 
+    def offering(self, operation: str) -> list[str]:
+        """Return the ids of the models that are known to be good for an operation."""
+        ids = (entry.target for entry in self._entries)
+        return [target.public_id for target in ids if target.operations is not None and operation in target.operations]
+
     def _offer(self) -> str:
         ids = [entry.target.public_id for entry in self._entries]
         if not ids:
@@ -134,7 +152,7 @@ class Catalogue:
             for model in models:
                 qualified = f"{backend}/{model.id}"
                 public = model.id if counts[model.id] == 1 else qualified
-                target = Target(backend, model.id, public, model)
+                target = Target(backend, model.id, public, model, _operations(model))
                 targets.append(target)
                 names[qualified] = target
                 names.setdefault(model.id, target)
@@ -169,8 +187,18 @@ class Catalogue:
     def _default(self, names: Mapping[str, Target], targets: list[Target]) -> Target | None:
         if self.default_model:
             return names.get(self.default_model)
-        here = (t for t in targets if not t.facts.missing)
-        return next((t for t in here if not t.facts.capabilities or "chat" in t.facts.capabilities), None)
+        # A model that answers from documents asks `default` itself: it would ask itself.
+        able = [t for t in targets if not t.facts.missing and RAG not in t.facts.capabilities]
+        able = [t for t in able if not t.facts.capabilities or "chat" in t.facts.capabilities]
+        return next((t for t in able if t.managed), able[0] if able else None)
+
+
+def _operations(facts: ModelFacts) -> frozenset[str] | None:
+    if not facts.capabilities:
+        return None
+    known = frozenset(facts.capabilities)
+    found = frozenset(operation for operation, needs in _OPERATIONS.items() if needs & known)
+    return found - {"text_completion"} if RAG in known else found
 
 
 def facts_from_document(document: Mapping[str, Any]) -> ModelFacts:
@@ -181,34 +209,50 @@ def facts_from_document(document: Mapping[str, Any]) -> ModelFacts:
     return ModelFacts(**values)
 
 
+_NOT_THE_SAME = frozenset({"created", "missing", "dimensions"})
+
+
 def facts_from_managed(model: ManagedModel) -> ModelFacts:
     """Return facts from one line of the engines service's list."""
-    same = {
-        name: getattr(model, name) for name in ModelFacts.__dataclass_fields__ if name not in ("created", "missing")
-    }
+    same = {name: getattr(model, name) for name in ModelFacts.__dataclass_fields__ if name not in _NOT_THE_SAME}
     return ModelFacts(**same, created=model.created or 0, missing=model.state == "missing")
 
 
-def facts_from_listing(item: Mapping[str, Any]) -> ModelFacts | None:
+def facts_from_listing(item: Mapping[str, Any], *, own: bool = False) -> ModelFacts | None:
     """Return facts from one item of a backend's `/v1/models`; None where it has no id.
 
     llama.cpp puts them into `meta`, vLLM gives `max_model_len`, our own services `sparkstack`.
+
+    Args:
+        own: it is one of the stack's own services; no other server may give its models further names.
     """
     model_id = item.get("id")
     if not isinstance(model_id, str) or not model_id:
         return None
-    meta = item.get("meta") if isinstance(item.get("meta"), dict) else {}
-    assert isinstance(meta, dict)
-    context = meta.get("n_ctx") or item.get("max_model_len")
+    meta, said = _object(item.get("meta")), _object(item.get("sparkstack"))
+    context = said.get("context_tokens") or meta.get("n_ctx") or item.get("max_model_len")
     created = item.get("created")
     return ModelFacts(
         id=model_id,
+        aliases=_words(said.get("aliases")) if own else (),
+        capabilities=_words(said.get("capabilities")),
         context_tokens=_positive(context),
+        dimensions=_positive(said.get("dimensions")),
+        family=next(iter(_words([said.get("family")])), None),
+        licence=next(iter(_words([said.get("licence")])), None),
         size_bytes=_positive(meta.get("size")),
         parameters=_positive(meta.get("n_params")),
         quantization=meta.get("ftype") if isinstance(meta.get("ftype"), str) else None,
         created=created if isinstance(created, int) else 0,
     )
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    return tuple(word for word in value if isinstance(word, str) and word) if isinstance(value, list) else ()
 
 
 def _positive(value: Any) -> int | None:

@@ -1,11 +1,15 @@
 """`catalogue.json`: what is behind the gateway, known before anything there has answered.
 
-    {"backends": [{"name", "url", "engine", "models": [facts]}], "managed": [facts], "default": "<id>"}
+    {"backends": [{"name", "url", "engine", "models": [facts], "paths": ["/v1/files"]}],
+     "managed": [facts], "default": "<id>"}
 
-`managed` are the models that the engines service loads on demand.
+`managed` are the models that the engines service loads on demand. `engine` is `sparkstack` for the stack's own
+services, which are shown the key and the caller's name. `paths` are passed on to a backend as they come, with all
+that is below them.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +18,8 @@ from typing import Any
 from services.gateway.catalogue import ModelFacts, facts_from_document
 from services.gateway.settings import GatewaySettings, backend_url
 from services.kit.settings import SettingsError
+
+_PATH = re.compile(r"/v1(/[A-Za-z0-9_\-]+)+")
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,7 @@ class ListedBackend:
     url: str
     engine: str = "openai"
     models: tuple[ModelFacts, ...] = ()
+    paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,12 @@ def read_catalogue(settings: GatewaySettings) -> Listed:
 
 def _backend(item: Mapping[str, Any]) -> ListedBackend:
     models = tuple(facts_from_document(model) for model in item.get("models", ()))
-    return ListedBackend(item["name"], backend_url(item["name"], item["url"]), item.get("engine", "openai"), models)
+    paths = tuple(item.get("paths", ()))
+    for path in paths:
+        if not _PATH.fullmatch(path):
+            raise ValueError(f"{path!r} of {item['name']} is not a path such as /v1/files")
+    url = backend_url(item["name"], item["url"])
+    return ListedBackend(item["name"], url, item.get("engine", "openai"), models, paths)
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.gateway.backends import Backends
-from services.gateway.catalogue import ENGINES, Catalogue, Target
+from services.gateway.catalogue import ENGINES, RAG, Catalogue, Target
 from services.gateway.exchange import Exchange, Live
 from services.gateway.formats import AnswerFormat, Forward
 from services.gateway.headers import request_headers
@@ -17,11 +17,19 @@ from services.gateway.metrics import GatewayMetrics
 from services.gateway.relay import Relay
 from services.gateway.settings import GatewaySettings
 from services.kit.asgi import Receive, Scope, Send
-from services.kit.errors import EngineUnreachable, ModelNotFound, NotFound
+from services.kit.errors import EngineUnreachable, ModelNotFound, NotFound, UnsupportedParameter
 from services.kit.middleware import LOG_FIELDS, REQUEST_ID
+from services.kit.on_behalf import HEADER as ON_BEHALF_OF
+from services.kit.on_behalf import sign
 from services.kit.tracing import Tracer
 
 _WORTH_TELLING_S = 0.001
+_ASKED_BY = {
+    "chat": "chat",
+    "text_completion": "continue texts",
+    "embeddings": "make embeddings",
+    "rerank": "rerank",
+}
 
 
 @dataclass(slots=True)
@@ -69,6 +77,17 @@ class Door:
             checks[ENGINES] = "ok" if self.managed.serves() else self.managed.message or self.managed.state
         return checks
 
+    def readiness(self) -> dict[str, str]:
+        """Return what requests need, each `ok` or what is wrong with it.
+
+        One engine that answers is enough to work; the others show in `/status`. The stack's own services chat with
+        nobody without one: alone behind the gateway they count, beside engines they don't.
+        """
+        checks = self.checks()
+        own = {backend.name for backend in self.backends.all() if backend.own}
+        engines = {name: state for name, state in checks.items() if name not in own} or checks
+        return {name: state for name, state in engines.items() if state == "ok"} or engines
+
     async def resolve(self, name: str) -> Target:
         """Return where a model's name leads; backends are asked once more before it is called unknown.
 
@@ -77,11 +96,24 @@ class Door:
             EngineUnreachable: no backend has named any model yet, so nobody can say whether the name is wrong.
         """
         try:
+            return await self.find(name)
+        except ModelNotFound:
+            if not self.catalogue.entries() and (missing := self.missing()):
+                raise EngineUnreachable(
+                    f"no backend has named a model yet: {missing}; see `sparkstack status`"
+                ) from None
+            raise
+
+    async def find(self, name: str) -> Target:
+        """Return where a model's name leads, as `resolve`, but where no backend has named any it is just unknown.
+
+        Raises:
+            ModelNotFound
+        """
+        try:
             return self.catalogue.resolve(name)
         except ModelNotFound:
-            await self.look_again()
-        if not self.catalogue.entries() and (missing := self.missing()):
-            raise EngineUnreachable(f"no backend has named a model yet: {missing}; see `sparkstack status`")
+            await self.look_again(name)
         return self.catalogue.resolve(name)
 
     def engines(self) -> ManagedModels:
@@ -117,9 +149,9 @@ class Door:
         await engines.look_again(at_once=True)
         return answer
 
-    async def look_again(self) -> None:
-        """Ask backends and engines service for their models, for at most a second."""
-        asked = [self.backends.look_again()]
+    async def look_again(self, model: str = "") -> None:
+        """Ask backends and engines service for their models, for at most a second; `model`: which is looked for."""
+        asked = [self.backends.look_again(model)]
         if self.managed is not None:
             asked.append(self.managed.look_again())
         await asyncio.gather(*asked)
@@ -139,16 +171,26 @@ class Door:
             return self.managed[target.upstream_id].state
         return self.backends[target.backend].state
 
+    def vouch(self, backend: str, client: str) -> dict[str, str]:
+        """Return the header that tells one of the stack's own services who calls; no other server is told."""
+        key = self.backends.shared_keys.get(backend)
+        return {ON_BEHALF_OF: sign(client, key)} if key else {}
+
     async def relay(self, call: Call, target: Target, forward: Forward, answer_format: AnswerFormat) -> None:
         """Carry a request to its target and the answer back, and leave its figures for the log line.
 
         Raises:
             AppError: before the first byte of the answer.
         """
+        if target.operations is not None and forward.operation not in target.operations:
+            raise self._unable(target, forward.operation)
         headers = request_headers(call.scope, self.tracer)
         exchange = Exchange(
             call.scope[REQUEST_ID].decode(), call.client, target, forward.operation, forward.stream, forward.fields
         )
+        if target.backend in self.backends.shared_keys:
+            headers.update(self.vouch(target.backend, call.client))
+            exchange.billed = RAG not in target.facts.capabilities
         relay = Relay(
             exchange,
             answer_format,
@@ -163,6 +205,14 @@ class Door:
             await relay.run(call.receive, forward, headers)
         finally:
             call.scope[LOG_FIELDS].update(_figures(exchange))
+
+    def _unable(self, target: Target, operation: str) -> UnsupportedParameter:
+        able = self.catalogue.offering(operation)
+        others = f"models that do: {', '.join(able[:10])}" if able else "no model here is known to"
+        can = ", ".join(target.facts.capabilities)
+        return UnsupportedParameter(
+            f"{target.public_id} does not {_ASKED_BY[operation]}, it is for: {can}; {others}", param="model"
+        )
 
 
 def _figures(exchange: Exchange) -> dict[str, Any]:

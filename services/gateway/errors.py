@@ -32,6 +32,19 @@ class TooManyHops(InvalidRequest):
     code = "too_many_hops"
 
 
+class ServiceRefusal(AppError):
+    """A service of the stack refused. Status, type, code and sentence are its own, not these; its README lists them."""
+
+    status = 502
+    type = "upstream_error"
+    code = "service_refused"
+
+    def told(self, status: int, kind: str, code: str) -> "ServiceRefusal":
+        """Return this error as the service told it."""
+        vars(self).update(status=status, type=kind, code=code)  # in this one object, before the class's own
+        return self
+
+
 def from_engine(status: int, body: bytes, retry_after: str | None, backend: str) -> AppError:
     """Return our error for an engine's answer of status 400 or above.
 
@@ -65,13 +78,38 @@ def from_engine(status: int, body: bytes, retry_after: str | None, backend: str)
 
 def from_envelope(status: int, body: bytes, headers: Mapping[str, str], service: str) -> AppError:
     """Return the error that another service of ours has answered with: its own class, sentence and waiting time."""
-    message, param, _ = _read(body)
     if status in (401, 403):
+        message = _read(body)[0]
         return EngineError(f"{service} refused the gateway's own key: {message}; set GATEWAY_ENGINES_KEY")
-    kind = _by_code().get(_code(body))
+    return _ours(status, body, headers) or from_engine(status, body, headers.get("Retry-After"), service)
+
+
+def from_own(status: int, body: bytes, headers: Mapping[str, str], service: str) -> AppError:
+    """Return the error of one of the stack's services behind the gateway, with codes that the gateway doesn't know.
+
+    Such a service refuses our key with 401; a 403 is about the caller, whom it knows by name.
+    """
+    message, param, _ = _read(body)
+    if status == 401:
+        return EngineError(f"{service} refused the gateway's own key: {message}; set GATEWAY_INTERNAL_KEY")
+    known = _ours(status, body, headers)
+    if known is not None:
+        return known
+    kind, code = _word(body, "type"), _word(body, "code")
     retry = headers.get("Retry-After")
-    if kind is None or kind.status != status or kind is Internal:
+    if not kind or not code or code == Internal.code:
         return from_engine(status, body, retry, service)
+    retry_after_s = _seconds(retry) if retry is not None else None
+    return ServiceRefusal(message, param=param, retry_after_s=retry_after_s).told(status, kind, code)
+
+
+def _ours(status: int, body: bytes, headers: Mapping[str, str]) -> AppError | None:
+    """Return an error whose code and status are known here; a crash there is not one here."""
+    message, param, _ = _read(body)
+    kind = _by_code().get(_word(body, "code"))
+    if kind is None or kind.status != status or kind is Internal:
+        return None
+    retry = headers.get("Retry-After")
     retry_after_s = _seconds(retry) if retry is not None else None
     if issubclass(kind, ModelLoading):
         position, eta = headers.get("x-sparkstack-queue-position", ""), headers.get("x-sparkstack-eta-s")
@@ -89,9 +127,10 @@ def _by_code() -> dict[str, type[AppError]]:
     return {kind.code: kind for kind in all_errors() if kind.__module__.startswith("services.")}
 
 
-def _code(body: bytes) -> str:
+def _word(body: bytes, name: str) -> str:
+    """Return a field of the envelope; empty where there is none."""
     try:
-        return str(msgspec.json.decode(body)["error"]["code"])
+        return str(msgspec.json.decode(body)["error"][name] or "")
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, KeyError, TypeError):
         return ""
 

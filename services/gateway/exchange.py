@@ -42,6 +42,8 @@ class Exchange:
     """What serves it, once that is known: llamacpp, vllm, openai for any other server."""
     upstream_id: str = ""
     """What the model is called there."""
+    billed: bool = True
+    """Its tokens count here; not where a service behind asks the gateway again, which counts them then."""
     held: bool = False
     """It is waiting for its model to be loaded."""
     held_s: float = 0.0
@@ -108,7 +110,7 @@ class Live:
             self.totals.failed += 1
         elif exchange.outcome == "cancelled":
             self.totals.cancelled += 1
-        if exchange.usage is not None:
+        if exchange.usage is not None and exchange.billed:
             self.totals.prompt_tokens += exchange.usage.prompt_tokens
             self.totals.completion_tokens += exchange.usage.completion_tokens
             if not exchange.stream:

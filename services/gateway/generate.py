@@ -1,4 +1,4 @@
-"""The hot routes: `/v1/chat/completions`, `/v1/completions` and `/v1/embeddings`, as raw ASGI callables."""
+"""The hot routes: chat, completions, embeddings and reranking, as raw ASGI callables."""
 
 from functools import partial
 from typing import Any
@@ -16,10 +16,18 @@ from services.gateway.requests import (
     check_text_or_tokens,
     completion_reader,
     embedding_reader,
+    rerank_reader,
 )
 from services.gateway.usage import usage_document
 from services.kit.errors import AppError
-from services.kit.openai import Answer, ChatCompletionRequest, CompletionRequest, EmbeddingRequest, StreamOptions
+from services.kit.openai import (
+    Answer,
+    ChatCompletionRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    RerankRequest,
+    StreamOptions,
+)
 from services.kit.sse import DONE, KEEP_ALIVE, encode_event, event_data
 
 
@@ -63,10 +71,16 @@ class OpenAIFormat:
 
 
 class _OpenAIRoute(RawRoute):
+    upstream_path = ""
+    """What engines call the route; empty where it is the same."""
+
     async def relay(
         self,
         call: Call,
-        request: Parsed[ChatCompletionRequest] | Parsed[CompletionRequest] | Parsed[EmbeddingRequest],
+        request: Parsed[ChatCompletionRequest]
+        | Parsed[CompletionRequest]
+        | Parsed[EmbeddingRequest]
+        | Parsed[RerankRequest],
         operation: str,
         *,
         stream: bool = False,
@@ -76,7 +90,7 @@ class _OpenAIRoute(RawRoute):
         target = await self.door.resolve(request.known.model)
         usage_asked = options is not None and bool(options.include_usage)
         encoded = partial(request.encoded, ask_usage=stream and not usage_asked)
-        forward = Forward(self.path, encoded, operation, stream, request.fields)
+        forward = Forward(self.upstream_path or self.path, encoded, operation, stream, request.fields)
         await self.door.relay(call, target, forward, OpenAIFormat(usage_asked=usage_asked))
 
 
@@ -115,4 +129,20 @@ class Embeddings(_OpenAIRoute):
         await self.relay(call, request, "embeddings")
 
 
-HOT_ROUTES: tuple[type[RawRoute], ...] = (ChatCompletions, Completions, Embeddings)
+class Rerank(_OpenAIRoute):
+    """POST /v1/rerank: documents in the order of how well they answer a query"""
+
+    path = "/v1/rerank"
+
+    async def answer(self, call: Call) -> None:
+        await self.relay(call, rerank_reader.read(call.body), "rerank")
+
+
+class RerankV2(Rerank):
+    """POST /v2/rerank: the same, where Cohere's newer clients ask for it"""
+
+    path = "/v2/rerank"
+    upstream_path = Rerank.path
+
+
+HOT_ROUTES: tuple[type[RawRoute], ...] = (ChatCompletions, Completions, Embeddings, Rerank, RerankV2)

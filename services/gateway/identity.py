@@ -7,8 +7,12 @@ from urllib.parse import urlsplit
 
 from services.kit.asgi import Scope, header
 from services.kit.errors import InvalidApiKey, PermissionDenied
+from services.kit.on_behalf import HEADER as ON_BEHALF_OF
+from services.kit.on_behalf import verify
 
 LOOPBACK_CLIENT = "loopback"
+INTERNAL_CLIENT = "internal"
+"""One of the stack's own services that does not say whom it works for."""
 _HOW = "send `Authorization: Bearer <key>`; `sparkstack key` prints it"
 
 
@@ -19,37 +23,51 @@ class Keys:
         keys: each `KEY`, or `NAME=KEY`; the name stands in logs and metrics, never the key.
         allow_loopback: let clients of this machine in without a key.
         origins: pages' origins that may call without a key in a browser on this machine.
+        internal: key of the stack's own services; who has it may name the caller that it works for.
     """
 
-    def __init__(self, keys: Iterable[str], *, allow_loopback: bool, origins: Iterable[str] = ()) -> None:
+    def __init__(
+        self, keys: Iterable[str], *, allow_loopback: bool, origins: Iterable[str] = (), internal: str = ""
+    ) -> None:
         self._names: dict[bytes, str] = {}
         for number, text in enumerate(keys):
             name, equals, key = text.partition("=")
             if not equals or not key:
                 name, key = ("default" if number == 0 else f"key{number + 1}"), text
             self._names[_digest(key.encode())] = name
+        self._internal = internal
+        self._internal_digest = _digest(internal.encode()) if internal else None
         self._allow_loopback = allow_loopback
         self._origins = frozenset(origins)
 
     def identify(self, scope: Scope) -> str:
-        """Return the caller's name.
+        """Return the caller's name; of a call that one of the stack's services makes, whom it is made for.
 
         Raises:
             InvalidApiKey: no key, or a wrong one.
             PermissionDenied: a keyless call that may come from another machine or another site's page.
         """
         given = _presented(scope)
-        if given is not None and self._names:
-            name = self._names.get(_digest(given))
-            if name is None:
+        if given is not None and (self._names or self._internal):
+            digest = _digest(given)
+            name = self._names.get(digest)
+            if name is not None:
+                return name
+            if digest == self._internal_digest:
+                return self._behalf(scope)
+            if self._names:
                 raise InvalidApiKey(f"the key {_masked(given)} is not known here; {_HOW}")
-            return name
         if not self._allow_loopback:
             raise InvalidApiKey(
                 f"no API key; {_HOW}. GATEWAY_ALLOW_LOOPBACK_WITHOUT_KEY=1 lets clients of this machine in without"
             )
         self._require_local(scope)
         return LOOPBACK_CLIENT
+
+    def _behalf(self, scope: Scope) -> str:
+        text = header(scope, ON_BEHALF_OF.encode())
+        caller = verify(text.decode("latin-1"), self._internal) if text is not None else None
+        return caller or INTERNAL_CLIENT
 
     def guard_metrics(self, scope: Scope) -> None:
         """Let this machine see the metrics without a key, and nobody else.

@@ -150,7 +150,7 @@ class GatewayMetrics:
             model.first_token.observe(exchange.first_token_s)
             if exchange.per_token_s is not None:
                 model.per_token.observe(exchange.per_token_s)
-        if exchange.usage is not None:
+        if exchange.usage is not None and exchange.billed:
             model.input_tokens.observe(exchange.usage.prompt_tokens)
             model.output_tokens.observe(exchange.usage.completion_tokens)
             self.usage_sources.labels(exchange.usage_source).inc()

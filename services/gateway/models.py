@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import structs
 
-from services.gateway.catalogue import Entry, Target
+from services.gateway.catalogue import Entry, ModelFacts, Target
 from services.gateway.control import ManagedModel
 from services.gateway.door import Door
 from services.kit.errors import UnsupportedParameter
@@ -24,6 +24,7 @@ def listed(door: Door, entry: Entry) -> dict[str, Any]:
         "aliases": list(entry.aliases),
         "capabilities": list(facts.capabilities),
         "context_tokens": facts.context_tokens,
+        **_described(facts),
     }
     known = managed(door, target)
     if known is not None:
@@ -52,12 +53,27 @@ def shown(door: Door, entry: Entry) -> dict[str, Any]:
         "aliases": list(entry.aliases),
         "capabilities": list(facts.capabilities),
         "context_tokens": facts.context_tokens,
+        **_described(facts),
         "size_bytes": facts.size_bytes,
         "parameters": facts.parameters,
         "quantization": facts.quantization,
         "requests_in_flight": door.live.in_flight(target.public_id),
         **({} if known is None else _residency(known)),
     }
+
+
+def capabilities(door: Door) -> dict[str, list[str]]:
+    """Return what each backend's models can do together, as far as it is known."""
+    found: dict[str, dict[str, None]] = {}
+    for entry in door.catalogue.entries():
+        found.setdefault(entry.target.backend, {}).update(dict.fromkeys(entry.target.facts.capabilities))
+    return {backend: list(words) for backend, words in found.items()}
+
+
+def _described(facts: ModelFacts) -> dict[str, Any]:
+    """Return what few models have, where they have it."""
+    found = {"dimensions": facts.dimensions, "family": facts.family, "licence": facts.licence}
+    return {name: value for name, value in found.items() if value}
 
 
 def managed(door: Door, target: Target) -> ManagedModel | None:

@@ -1,5 +1,7 @@
 """The OpenAPI document: FastAPI's own, completed by the raw routes, which it can't see."""
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -8,6 +10,7 @@ from fastapi import FastAPI
 from services.gateway.generate import HOT_ROUTES
 from services.gateway.ollama import requests as ollama
 from services.gateway.ollama.routes import OLLAMA_ROUTES
+from services.gateway.passage import METHODS
 from services.kit import openai
 
 _TEMPLATE = "#/components/schemas/{name}"
@@ -15,6 +18,8 @@ _REQUESTS: dict[str, type[msgspec.Struct]] = {
     "/v1/chat/completions": openai.ChatCompletionRequest,
     "/v1/completions": openai.CompletionRequest,
     "/v1/embeddings": openai.EmbeddingRequest,
+    "/v1/rerank": openai.RerankRequest,
+    "/v2/rerank": openai.RerankRequest,
     "/api/chat": ollama.ChatRequest,
     "/api/generate": ollama.GenerateRequest,
     "/api/embed": ollama.EmbedRequest,
@@ -66,21 +71,25 @@ _OLLAMA_ERROR_SCHEMA = {
 }
 
 
-def add_openapi(app: FastAPI) -> None:
-    """Make `/openapi.json` tell of every route, its errors and how callers are identified."""
+def add_openapi(app: FastAPI, passages: Iterable[tuple[str, str]] = ()) -> None:
+    """Make `/openapi.json` tell of every route, its errors and how callers are identified.
+
+    Args:
+        passages: paths that are passed on, with the backend's name.
+    """
     original = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = original()
-            _complete(document)
+            _complete(document, passages)
             app.openapi_schema = document
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _complete(document: dict[str, Any]) -> None:
+def _complete(document: dict[str, Any], passages: Iterable[tuple[str, str]]) -> None:
     _, schemas = msgspec.json.schema_components(list(_REQUESTS.values()), ref_template=_TEMPLATE)
     components = document.setdefault("components", {})
     components["schemas"] = {
@@ -94,6 +103,9 @@ def _complete(document: dict[str, Any]) -> None:
         document["paths"][kind.path] = {"post": _operation(kind, "openai", "Error")}
     for route in OLLAMA_ROUTES:
         document["paths"].setdefault(route.path, {})[route.method.lower()] = _operation(route, "ollama", "OllamaError")
+    for path, backend in passages:
+        for template in (path, f"{path}/{{rest}}"):
+            document["paths"][template] = _passage(template, backend)
     for path, operations in document["paths"].items():
         for operation in operations.values():
             _finish(operation, path)
@@ -115,6 +127,22 @@ def _operation(kind: Any, tag: str, error: str) -> dict[str, Any]:
     return operation
 
 
+def _passage(path: str, backend: str) -> dict[str, Any]:
+    """Return the operations of a path that a service answers; its own document says what it takes and gives."""
+    rest = {"name": "rest", "in": "path", "required": True, "schema": {"type": "string"}}
+    return {
+        method.lower(): {
+            "tags": [backend],
+            "summary": f"Passed on to {backend}, body and answer as they come",
+            "operationId": f"{method.lower()}{re.sub(r'[^a-z0-9]+', '_', path)}",
+            **({"parameters": [rest]} if "{rest}" in path else {}),
+            "responses": {"default": {}},
+        }
+        for method in METHODS
+        if method != "HEAD"
+    }
+
+
 def _finish(operation: dict[str, Any], path: str) -> None:
     error = operation.pop("x-error", "Error")
     responses = operation["responses"]
@@ -123,5 +151,5 @@ def _finish(operation: dict[str, Any], path: str) -> None:
         "description": "An error: docs/errors.md lists them",
         "content": {"application/json": {"schema": {"$ref": _TEMPLATE.format(name=error)}}},
     }
-    if path.startswith(("/v1", "/api", "/status")):
+    if path.startswith(("/v1", "/v2", "/api", "/status")):
         operation["security"] = [{"key": []}]

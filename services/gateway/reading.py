@@ -7,7 +7,7 @@ from services.gateway.errors import from_error_event
 from services.gateway.exchange import Exchange, Live
 from services.gateway.formats import AnswerFormat
 from services.kit.errors import AppError, EngineInvalidResponse
-from services.kit.openai import Answer, Choice, Delta, read_answer
+from services.kit.openai import Answer, Choice, Delta, Usage, read_answer
 from services.kit.sse import EventSplitter, EventTooLarge, event_data, event_name
 
 _NO_JSON = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
@@ -59,7 +59,7 @@ class AnswerReader:
         if error is not None:
             raise from_error_event(error, self._engine)
         exchange = self._exchange
-        exchange.usage, exchange.timings = answer.usage, answer.timings
+        exchange.usage, exchange.timings = _whole(answer.usage), answer.timings
         for choice in answer.choices:
             if answer.usage is None:
                 exchange.keep_text(_text_of(choice))
@@ -143,7 +143,8 @@ class AnswerReader:
         exchange.last_token_at = now
         exchange.deltas += 1
         exchange.keep_text(text)
-        self._live.streamed_tokens += 1
+        if exchange.billed:
+            self._live.streamed_tokens += 1
 
 
 def _error_of(answer: Answer | None) -> bytes | None:
@@ -151,6 +152,13 @@ def _error_of(answer: Answer | None) -> bytes | None:
     if answer is None or answer.error is msgspec.UNSET or bytes(answer.error) == b"null":
         return None
     return bytes(answer.error)
+
+
+def _whole(usage: Usage | None) -> Usage | None:
+    """Rerankers tell the sum alone: all of it went in."""
+    if usage is None or usage.prompt_tokens or usage.completion_tokens:
+        return usage
+    return Usage(usage.total_tokens, 0, usage.total_tokens)
 
 
 def _text_of(choice: Choice) -> str:

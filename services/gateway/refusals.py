@@ -4,7 +4,7 @@ import asyncio
 
 import aiohttp
 
-from services.gateway.errors import from_engine
+from services.gateway.errors import from_engine, from_own
 from services.kit.errors import AppError, EngineInvalidResponse
 
 _MAX_ERROR_BYTES = 256 * 1024
@@ -12,11 +12,13 @@ _BRIEFLY_S = 0.5
 """For the body of a refusal: the client learns of a 429 within a second, whatever the engine does."""
 
 
-async def read_refusal(response: aiohttp.ClientResponse, engine: str) -> AppError:
-    """Return our error for a status other than 200."""
+async def read_refusal(response: aiohttp.ClientResponse, engine: str, *, own: bool = False) -> AppError:
+    """Return our error for a status other than 200; `own`: of one of the stack's services, which say it our way."""
     body = await read_briefly(response)
     if response.status < 400:
         return EngineInvalidResponse(f"{engine} answered with status {response.status}")
+    if own:
+        return from_own(response.status, body, response.headers, engine)
     return from_engine(response.status, body, response.headers.get("Retry-After"), engine)
 
 

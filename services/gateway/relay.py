@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import aiohttp
 
 from services.gateway.adapters.openai_compatible import OpenAICompatible
-from services.gateway.backends import Backends
+from services.gateway.backends import OWN, Backends
 from services.gateway.control import Progress
 from services.gateway.demands import Patience
 from services.gateway.exchange import Exchange, Live
@@ -165,7 +165,7 @@ class Relay:
             await self._relay_plain(response)
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> AppError:
-        error = await read_refusal(response, self._name)
+        error = await read_refusal(response, self._name, own=self._exchange.engine == OWN)
         if self._holder is not None and (response.status in (401, 403) or isinstance(error, ModelLoading)):
             # It was ready and took our key when it was leased: another process has its port now.
             return EngineUnreachable(f"{self._name} is not the engine that was leased: {error.message}")
@@ -319,11 +319,11 @@ class Relay:
         self._close_upstream()
         self._exchange.outcome = "failed"
         self._exchange.error_code = error.code
-        if isinstance(error, EngineUnreachable):
-            if self._holder is None:
-                self._backends.lost(self._exchange.target.backend)
-            else:
-                self._holder.lost(error.message)
+        if self._holder is None:
+            if isinstance(error, EngineUnreachable) or error.status == 404:  # its list of models may be another now
+                self._backends.changed(self._exchange.target.backend)
+        elif isinstance(error, EngineUnreachable):
+            self._holder.lost(error.message)
         if not self._head_sent:
             raise error
         await self._send_last(self._format.error(error))
@@ -351,7 +351,9 @@ class Relay:
         """Account for the exchange; what no engine has got has used nothing."""
         exchange = self._exchange
         try:
-            if exchange.usage is None and self._api is not None and (exchange.outcome != "failed" or self._head_sent):
+            used = exchange.billed and self._api is not None and (exchange.outcome != "failed" or self._head_sent)
+            if exchange.usage is None and used:
+                assert self._api is not None
                 try:
                     await count_usage(exchange, self._api)
                 except asyncio.CancelledError:

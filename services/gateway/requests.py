@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from services.kit.errors import InvalidRequest
-from services.kit.openai import ChatCompletionRequest, CompletionRequest, EmbeddingRequest
+from services.kit.openai import ChatCompletionRequest, CompletionRequest, EmbeddingRequest, RerankRequest
 
 T = TypeVar("T", bound=Struct)
 _PATH = re.compile(r" - at `\$\.?([^`]*)`")
@@ -82,6 +82,7 @@ def _invalid(message: str) -> InvalidRequest:
 chat_reader = RequestReader(ChatCompletionRequest)
 completion_reader = RequestReader(CompletionRequest)
 embedding_reader = RequestReader(EmbeddingRequest)
+rerank_reader = RequestReader(RerankRequest)
 
 
 def check_chat(request: ChatCompletionRequest) -> None:

@@ -95,7 +95,7 @@ async def unload_model(request: Request, model: str, asked: UnloadRequest | None
 async def get_model(request: Request, model: str) -> dict[str, Any]:
     """Answers with the model's own id, also where an alias was asked for."""
     door = door_of(request)
-    target = door.catalogue.resolve(model)
+    target = await door.find(model)
     for entry in door.catalogue.entries():
         if entry.target is target:
             return models.listed(door, entry)
@@ -112,11 +112,10 @@ async def status(request: Request) -> dict[str, Any]:
     requests_per_s, tokens_per_s = door.live.rates()
     totals = door.live.totals
     entries = door.catalogue.entries()
-    checks = door.checks()
     return {
         "version": __version__,
         "uptime_s": round(time.monotonic() - request.app.state.started_at, 1),
-        "ready": "ok" in checks.values(),
+        "ready": "ok" in door.readiness().values(),
         "default_model": next((e.target.public_id for e in entries if DEFAULT_ALIAS in e.aliases), None),
         "models": [models.shown(door, entry) for entry in entries],
         "not_pulled": [] if door.managed is None else [m.id for m in door.managed.all() if m.state == "missing"],
@@ -144,11 +143,23 @@ def _memory() -> dict[str, int]:
 
 
 def _backends(door: Door) -> list[dict[str, Any]]:
-    found = [{"name": b.name, "url": b.api.url, "state": b.state, "message": b.message} for b in door.backends.all()]
+    able = models.capabilities(door)
+    found = [
+        {
+            "name": b.name,
+            "url": b.api.url,
+            "state": b.state,
+            "message": b.message,
+            "engine": b.engine,
+            "capabilities": able.get(b.name, []),
+        }
+        for b in door.backends.all()
+    ]
     managed = door.managed
     if managed is not None:
         url = managed.service.url
-        found.insert(0, {"name": ENGINES, "url": url, "state": managed.state, "message": managed.message})
+        engines = {"name": ENGINES, "url": url, "state": managed.state, "message": managed.message, "engine": ENGINES}
+        found.insert(0, {**engines, "capabilities": able.get(ENGINES, [])})
     return found
 
 

@@ -46,6 +46,10 @@ class GatewaySettings(ServiceSettings):
     )
     backend_keys: Pairs = Field(default_factory=dict, description="NAME=KEY by comma: keys that these servers want")
     catalogue: Path | None = Field(None, description="catalogue.json with backends and model facts (made by up)")
+    internal_key: str = Field(
+        "",
+        description="key of the stack's own services: it lets them in, and is what the gateway shows them (made by up)",
+    )
     engines_url: str = Field("", description="address of the engines service, which loads models on demand")
     engines_key: str = Field("", description="key that the engines service wants")
     load_wait_s: float = Field(
@@ -67,6 +71,9 @@ class GatewaySettings(ServiceSettings):
     )
     idle_timeout_s: float = Field(120, gt=0, description="bound for silence in the middle of an answer")
     max_body_mb: int = Field(32, gt=0, description="largest request body, in MB of 1,000,000 bytes; above: 413")
+    max_upload_mb: int = Field(
+        512, gt=0, description="largest upload to a service's own paths (/v1/files …), in MB; above: 413"
+    )
     keep_alive_s: float = Field(
         10, gt=0, description="streams: a comment each so many seconds until the first content event"
     )
@@ -115,6 +122,17 @@ class GatewaySettings(ServiceSettings):
         return self
 
     @model_validator(mode="after")
+    def _key_of_its_own(self) -> "GatewaySettings":
+        if self.internal_key and self.internal_key in {
+            part for key in self.api_keys for part in (key, key.partition("=")[2])
+        }:
+            raise ValueError(
+                "GATEWAY_INTERNAL_KEY is also in SPARKSTACK_API_KEY: whoever has it could name any caller; give the "
+                "services a key of their own"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _no_open_door(self) -> "GatewaySettings":
         if self.host not in _LOOPBACK and not self.api_keys:
             raise ValueError(
@@ -127,6 +145,11 @@ class GatewaySettings(ServiceSettings):
     def max_body_bytes(self) -> int:
         """The body limit in bytes."""
         return self.max_body_mb * 1_000_000
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """The limit of uploads in bytes."""
+        return self.max_upload_mb * 1_000_000
 
     @property
     def plain_head_timeout_s(self) -> float:

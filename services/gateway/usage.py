@@ -11,6 +11,9 @@ from services.kit.openai import Usage
 _BYTES_A_TOKEN = 4
 """A common rule of thumb for English text; used only where no tokenizer answers, and marked as an estimate."""
 
+_PROMPTS = ("messages", "prompt", "input", "documents")
+"""Where a request has its text; a query beside documents is short."""
+
 
 async def count_usage(exchange: Exchange, api: OpenAICompatible) -> None:
     """Set the exchange's usage by the engine's tokenizer, or by an estimate where it has none."""
@@ -59,7 +62,8 @@ async def _prompt_text(exchange: Exchange, api: OpenAICompatible) -> str:
 
 
 def _plain_prompt(exchange: Exchange) -> str:
-    raw = exchange.fields.get("messages") or exchange.fields.get("prompt") or exchange.fields.get("input") or b'""'
+    fields = exchange.fields
+    raw = next((fields[name] for name in _PROMPTS if name in fields), b'""')
     try:
         return "\n".join(_texts(msgspec.json.decode(raw)))
     except (msgspec.DecodeError, RecursionError):

@@ -1,7 +1,7 @@
 """The few things that the hot routes need of ASGI: read a body within bounds, send a whole response."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from services.kit.errors import BodyTooLarge, RequestTimeout
@@ -39,10 +39,7 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int, setting: str
         RequestTimeout: the client sent nothing for 60 s.
         ClientLeft: it went away.
     """
-    declared = header(scope, b"content-length")
-    if declared is not None and declared.isdigit() and int(declared) > max_bytes:
-        await _drain(receive)
-        raise _too_large(int(declared), max_bytes, setting)
+    await _check_declared(scope, receive, max_bytes, setting)
     message = await _next(receive)
     if not message.get("more_body"):
         body = message.get("body", b"")
@@ -59,6 +56,36 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int, setting: str
             await _drain(receive)
             raise _too_large(size, max_bytes, setting)
     return b"".join(parts)
+
+
+async def stream_body(scope: Scope, receive: Receive, max_bytes: int, setting: str) -> AsyncIterator[bytes]:
+    """Yield the request body in the pieces in which it comes; none of it is kept.
+
+    Raises:
+        BodyTooLarge, RequestTimeout, ClientLeft: as `read_body`; a body that did not say its length may be too
+            large only after most of it has been given out.
+    """
+    await _check_declared(scope, receive, max_bytes, setting)
+    size = 0
+    more = True
+    while more:
+        message = await _next(receive)
+        piece = message.get("body", b"")
+        more = message.get("more_body", False)
+        size += len(piece)
+        if size > max_bytes:
+            if more:
+                await _drain(receive)
+            raise _too_large(size, max_bytes, setting)
+        if piece:
+            yield piece
+
+
+async def _check_declared(scope: Scope, receive: Receive, max_bytes: int, setting: str) -> None:
+    declared = header(scope, b"content-length")
+    if declared is not None and declared.isdigit() and int(declared) > max_bytes:
+        await _drain(receive)
+        raise _too_large(int(declared), max_bytes, setting)
 
 
 async def _next(receive: Receive) -> dict[str, Any]:

@@ -84,6 +84,25 @@ class EmbeddingRequest(Struct, kw_only=True):
     user: str | None = None
 
 
+class RerankDocument(Struct):
+    """A document; fields that are not named here go on as they are."""
+
+    text: str
+
+
+class RerankRequest(Struct, kw_only=True):
+    """Documents to be put in order by how well they answer a query: the form that Cohere's and Jina's clients send.
+
+    Source: https://docs.cohere.com/reference/rerank, https://jina.ai/reranker
+    """
+
+    model: ModelName
+    query: Annotated[str, Meta(min_length=1)]
+    documents: Annotated[list[str | RerankDocument], Meta(min_length=1)]
+    top_n: Annotated[int, Meta(ge=1)] | None = None
+    return_documents: bool | None = None
+
+
 class Usage(Struct):
     """Tokens as the engine counted them."""
 

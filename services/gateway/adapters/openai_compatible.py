@@ -6,7 +6,7 @@ aiohttp and not httpx: on this path it costs a ninth (docs/decisions/0004-aiohtt
 import asyncio
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -81,21 +81,51 @@ class OpenAICompatible:
                 except _LOST:
                     return await self._post(self._pool.fresh, url, body, all_headers)
         except aiohttp.ConnectionTimeoutError:
-            raise EngineUnreachable(
-                f"{self._name} at {self.url} took no connection within {self._pool.connect_timeout_s:g} s "
-                "(GATEWAY_CONNECT_TIMEOUT_S); see `sparkstack status`"
-            ) from None
+            raise self._no_connection() from None
         except TimeoutError:
             raise EngineTimeout(
                 f"{self._name} sent no answer within {head_timeout_s:g} s (GATEWAY_FIRST_TOKEN_TIMEOUT_S for streams, "
                 "GATEWAY_RESPONSE_TIMEOUT_S for plain requests)"
             ) from None
         except _LOST as error:
-            raise EngineUnreachable(
-                f"{self._name} at {self.url} can't be reached: {_reason(error)}; see `sparkstack status`"
-            ) from None
+            raise self._unreachable(error) from None
         except (aiohttp.ClientError, ValueError) as error:
             raise EngineInvalidResponse(f"{self._name} did not answer in HTTP: {error}") from None
+
+    async def pass_on(
+        self, method: str, target: str, headers: Mapping[str, str], body: AsyncIterator[bytes] | None
+    ) -> aiohttp.ClientResponse:
+        """Send a request of any method and return the response once its head is there; the caller closes it.
+
+        The body is read as the server takes it, so that nothing is tried again, and each call has a fresh socket.
+
+        Args:
+            target: path and query, encoded.
+
+        Raises:
+            EngineUnreachable: no connection, or it was lost; also where the body ended with an error.
+        """
+        url = URL(self.url + target, encoded=True)
+        all_headers = {**self._headers, **headers}
+        try:
+            return await self._pool.fresh.request(method, url, data=body, headers=all_headers, allow_redirects=False)
+        except aiohttp.ConnectionTimeoutError:
+            raise self._no_connection() from None
+        except _LOST as error:
+            raise self._unreachable(error) from None
+        except (aiohttp.ClientError, ValueError) as error:
+            raise EngineInvalidResponse(f"{self._name} did not answer in HTTP: {error}") from None
+
+    def _no_connection(self) -> EngineUnreachable:
+        return EngineUnreachable(
+            f"{self._name} at {self.url} took no connection within {self._pool.connect_timeout_s:g} s "
+            "(GATEWAY_CONNECT_TIMEOUT_S); see `sparkstack status`"
+        )
+
+    def _unreachable(self, error: Exception) -> EngineUnreachable:
+        return EngineUnreachable(
+            f"{self._name} at {self.url} can't be reached: {_reason(error)}; see `sparkstack status`"
+        )
 
     async def _post(
         self, session: aiohttp.ClientSession, url: URL, body: bytes, headers: Mapping[str, str]
