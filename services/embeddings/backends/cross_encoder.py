@@ -142,7 +142,6 @@ class TorchCrossEncoder:
                 revision=revision,
                 device=self.device,
                 local_files_only=True,
-                max_length=max_tokens,
                 # The sigmoid is taken in float64 afterwards: in half precision all that is above 0.9995 is one.
                 activation_fn=torch.nn.Identity(),
                 model_kwargs={"dtype": choose_dtype(torch, self.device, precision)},
@@ -150,7 +149,9 @@ class TorchCrossEncoder:
         )
         if self._model.num_labels != 1:
             raise BackendError(several_labels(source, self._model.num_labels))
-        self.max_tokens = int(self._model.max_length)
+        own = int(self._model.max_seq_length or 512)
+        self.max_tokens = min(own, max_tokens or own)
+        self._model.max_seq_length = self.max_tokens
         self._batch_texts = batch_texts
         self._counter = TokenCounter(source, self._model.tokenizer)
 

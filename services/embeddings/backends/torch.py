@@ -165,17 +165,21 @@ def load(source: str, build: Callable[[], T]) -> T:
         raise BackendError(f"the model's folder {source} does not exist: put the model there, or correct the path")
     try:
         return build()
-    except OSError as error:
-        if folder.is_dir():
-            raise BackendError(f"{source} is not a whole model ({_first_line(error)}): get its files again") from None
-        raise BackendError(
+    except Exception as error:
+        raise BackendError(_why_not(source, folder, error)) from error
+
+
+def _why_not(source: str, folder: Path, error: Exception) -> str:
+    if _out_of_memory(error):
+        return f"{source} does not fit into the device's free memory ({_first_line(error)}); unload another model"
+    if folder.is_dir():
+        return f"{source} can't be loaded ({type(error).__name__}: {_first_line(error)}): get its files again"
+    if isinstance(error, OSError):
+        return (
             f"{source} has not been downloaded to this machine: `hf download {source}` in the service's environment "
             "gets it; HF_HOME says where models are kept"
-        ) from None
-    except Exception as error:
-        if _out_of_memory(error):
-            raise BackendError(f"{source} does not fit into the device's free memory ({_first_line(error)})") from None
-        raise BackendError(f"{source} can't be loaded: {type(error).__name__}: {_first_line(error)}") from error
+        )
+    return f"{source} can't be loaded: {type(error).__name__}: {_first_line(error)}"
 
 
 @contextlib.contextmanager
