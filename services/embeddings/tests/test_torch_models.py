@@ -47,10 +47,6 @@ def test_a_vector_does_not_depend_on_the_texts_beside_it(found):
     assert found["embeddings"]["alone"] < 1e-5
 
 
-def test_tokens_are_counted_before_anything_is_cut(found):
-    assert found["embeddings"]["counts"] == found["cross_encoder"]["counts"] == [4, 7, 2, 102]
-
-
 def test_the_lower_of_the_models_limit_and_ours_holds(found):
     assert found["embeddings"]["max_tokens"] == [64, 16]
     assert found["cross_encoder"]["max_tokens"] == 16
