@@ -10,8 +10,7 @@ import Stemmer
 _WORD = re.compile(r"\w+(?:[.'\u2019-]\w+)*")
 _STEMMER = Stemmer.Stemmer("english")
 _ABBREVIATION = re.compile(
-    r"(?:^|[\s(])(?:e\.g|i\.e|etc|vs|cf|approx|incl|dr|mr|mrs|ms|prof|st|no|fig|sec|vol|ca|al|inc|ltd|[a-z]|\d{1,2})\.$",
-    re.IGNORECASE,
+    r"(?:[\s(](?:(?i:e\.g|i\.e|etc|vs|cf|approx|incl|dr|mr|mrs|ms|prof|fig|vol|ca|inc|ltd)|[A-Z])|\n\s*\d{1,2})\.$"
 )
 _SENTENCE_END = re.compile(r"[.!?]+[\"'\u201d\u2019)\]]*(?=\s)|\n\s*\n|\n(?=\s*(?:[-*•#|]|\d+[.)]\s))|:\n")
 
@@ -61,7 +60,7 @@ def rarity(texts: Iterable[str]) -> Mapping[str, float]:
 
 def is_abbreviation(text: str) -> bool:
     """Say whether the full stop that ends `text` belongs to an abbreviation or a list's number."""
-    return text.endswith(".") and _ABBREVIATION.search(text[-12:]) is not None
+    return text.endswith(".") and _ABBREVIATION.search(f"\n{text}"[-14:]) is not None
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:
