@@ -89,6 +89,15 @@ class Registry:
         """Return all, the oldest first."""
         return [record.collection for record in await self.records()]
 
+    async def searchable(self) -> list[Collection]:
+        """Return those with at least one document that can be found, the oldest first: each is a model `rag/<name>`."""
+        counts = await self.all_counts()
+        return [
+            collection
+            for collection in await self.collections()
+            if collection.id in counts and counts[collection.id].searchable
+        ]
+
     async def record(self, name: str) -> Record:
         """Return the collection of this name or id, with what else is known of it.
 

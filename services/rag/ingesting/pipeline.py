@@ -113,6 +113,11 @@ class Pipeline:
         """Say whether anything is still under way in a collection."""
         return any(owner == collection for owner, _ in self._busy)
 
+    @property
+    def busy_documents(self) -> int:
+        """How many documents something is under way for."""
+        return len(self._busy)
+
     def written(self, collection: str, documents: Iterable[str]) -> int:
         """Return how many chunks of unfinished documents are in the store."""
         runs = (self._busy.get((collection, document)) for document in documents)
