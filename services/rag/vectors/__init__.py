@@ -86,7 +86,10 @@ class VectorStoreError(Exception):
 
 
 class VectorStore(Protocol):
-    """Where the points are. Every method raises VectorStoreError when the store is down."""
+    """Where the points are. Every method raises VectorStoreError when the store is down.
+
+    Those that take a filter also raise filters.FilterError, for one that no store can take.
+    """
 
     async def create(self, collection: str, spec: CollectionSpec) -> None:
         """Make a collection; nothing happens where it is there with this layout."""
@@ -98,7 +101,10 @@ class VectorStore(Protocol):
         """Return the names of all collections."""
 
     async def upsert(self, collection: str, points: Sequence[Point]) -> None:
-        """Write points; they are searchable, and safe on disk, when this returns."""
+        """Write points; they are searchable, and survive a kill of any process, when this returns.
+
+        A power cut may take the last second's (a Qdrant server: five seconds').
+        """
 
     async def delete(self, collection: str, where: Filter) -> None:
         """Remove every point that the filter takes."""
