@@ -77,5 +77,4 @@ def test_quotes_stand_in_their_documents_and_those_answer() -> None:
 def test_no_navigation_was_left_in() -> None:
     for name, text in documents().items():
         assert text.startswith("# "), name
-        assert not re.search(r"<(div|span|a) [a-z]*class=|navheader|indexterm", text), name
-        assert "Table of Contents" not in text, name
+        assert not re.search(r"accesskey|navheader|indexterm|^Table of Contents$", text, re.MULTILINE), name
