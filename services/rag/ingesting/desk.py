@@ -2,8 +2,8 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from services.kit.errors import InvalidRequest, NotFound
 from services.rag.errors import VectorStoreUnavailable
@@ -159,7 +159,7 @@ class Desk:
         return await self._database.read(work)
 
     async def change_attributes(
-        self, collection: Collection, caller: Caller, document: DocumentRow, attributes: dict[str, object]
+        self, collection: Collection, caller: Caller, document: DocumentRow, attributes: Mapping[str, Any]
     ) -> DocumentRow:
         """Give a document other attributes; its points get them by an ingest of the same content."""
         version = version_of(collection, document.id, document.hash, document.chunking, attributes)
@@ -258,5 +258,6 @@ def check_live(record: Record) -> None:
     """
     if record.state == "expired":
         raise InvalidRequest(
-            f"the vector store {record.title!r} has expired (after {record.expires_days} days without use); make another one"
+            f"the vector store {record.title!r} has expired (after {record.expires_days} days without use); "
+            "make another one"
         )

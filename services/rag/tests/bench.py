@@ -46,6 +46,7 @@ class Bench:
             content=self.content,
             store=store,
             readers=readers,
+            embed=embedder.embed,
             writer=writer,
             metrics=metrics,
             patience=patience,

@@ -11,10 +11,10 @@ import numpy as np
 from services.kit.errors import InvalidRequest
 from services.rag.documents import Chunk
 from services.rag.errors import EmbeddingsUnavailable
-from services.rag.ingesting.batching import Cut
 from services.rag.library import ChunkOptions
 from services.rag.loading.limits import LoadError
 from services.rag.ports import Caller, EmbeddingModel
+from services.rag.reading import Cut
 from services.rag.vectors import CollectionSpec, Hit, Point, SparseVector, VectorQuery, VectorStoreError
 from services.rag.vectors.filters import Compare, Either, Every, Filter, OneOf
 
@@ -155,12 +155,14 @@ class WordReaders:
         self.gate.set()
         self.read_names: list[str] = []
 
-    async def read(self, path: Path, name: str, options: ChunkOptions) -> Cut:
+    async def read(self, path: Path, name: str, options: ChunkOptions, embed: object = None) -> Cut:
         await self.gate.wait()
         self.read_names.append(name)
         text = (await asyncio.to_thread(path.read_bytes)).decode()
         if text.startswith("!"):
             raise LoadError("damaged", f"{name!r} is damaged; save it again")
+        if not text.split():
+            raise LoadError("empty", f"{name!r} has no text in it")
         return cut(text, name, min(self._words, options.tokens))
 
 
@@ -168,7 +170,7 @@ def cut(text: str, name: str, words_in_a_chunk: int) -> Cut:
     words = text.split()
     groups = [words[start : start + words_in_a_chunk] for start in range(0, len(words), words_in_a_chunk)]
     chunks = tuple(Chunk(index, " ".join(group), name, len(group)) for index, group in enumerate(groups))
-    return Cut(chunks, name, "text/plain", len(text))
+    return Cut(name, "text/plain", len(text), None, {}, chunks)
 
 
 def matches(payload: Any, where: Filter) -> bool:
