@@ -83,7 +83,7 @@ def fit(
     kept, taken = _newest(earlier, int(room * _HISTORY_SHARE))
     room -= taken
     if not capable:
-        room = min(room, SMALL_MODEL_PASSAGE_TOKENS)
+        room = min(room, int(SMALL_MODEL_PASSAGE_TOKENS * share))
     fitted = best_that_fit(passages, room)
     notes = []
     if len(fitted) < len(passages) or any(one.text != two.text for one, two in zip(fitted, passages, strict=False)):
