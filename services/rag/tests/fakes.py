@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,12 @@ import numpy as np
 from services.kit.errors import InvalidRequest
 from services.rag.documents import Chunk
 from services.rag.errors import EmbeddingsUnavailable
+from services.rag.generator import ModelFacts
 from services.rag.library import ChunkOptions
 from services.rag.loading.limits import LoadError
-from services.rag.ports import Caller, EmbeddingModel
+from services.rag.ports import Caller, EmbeddingModel, Generated
 from services.rag.reading import Cut
+from services.rag.service import Parts
 from services.rag.vectors import CollectionSpec, Hit, Point, SparseVector, VectorQuery, VectorStoreError
 from services.rag.vectors.filters import Compare, Either, Every, Filter, OneOf
 
@@ -197,3 +199,58 @@ def matches(payload: Any, where: Filter) -> bool:
         "lt": lambda: value < other,
         "lte": lambda: value <= other,
     }[where.type]()
+
+
+class FakeReranker:
+    """Scores by shared words."""
+
+    async def scores(self, query: str, documents: Sequence[str], caller: Caller | None = None) -> list[float]:
+        words = set(query.lower().split())
+        return [float(len(words & set(document.lower().split()))) for document in documents]
+
+
+class EchoModel:
+    """A chat model that says one sentence."""
+
+    def __init__(self, text: str = "It is so.") -> None:
+        self.text = text
+
+    async def facts(self, model: str, caller: Caller | None = None) -> ModelFacts:
+        return ModelFacts(model or "fake-chat", 4096, 1_000_000_000)
+
+    async def generate(
+        self, messages: Sequence[Mapping[str, Any]], caller: Caller, *, max_tokens: int, **options: Any
+    ) -> Generated:
+        return Generated(self.text, "stop", 1, 1)
+
+    async def stream(
+        self, messages: Sequence[Mapping[str, Any]], caller: Caller, *, max_tokens: int, **options: Any
+    ) -> AsyncIterator[dict[str, Any]]:
+        yield {"choices": [{"delta": {"content": self.text}, "finish_reason": "stop"}]}
+        yield {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+
+
+class WordEncoder:
+    """Words as terms."""
+
+    def document(self, text: str) -> SparseVector:
+        return hash_terms(text)
+
+    def query(self, text: str) -> SparseVector:
+        return hash_terms(text)
+
+
+def fake_parts(store: Any, embedder: Any = None, readers: Any = None) -> Callable[[Any], Parts]:
+    """Return what `create_app` makes its parts with."""
+
+    def make(_settings: Any) -> Parts:
+        return Parts(
+            store=store,
+            embedder=embedder or FakeEmbedder(),
+            reranker=FakeReranker(),
+            generator=EchoModel(),
+            encoder=WordEncoder(),
+            readers=readers or WordReaders(),
+        )
+
+    return make
