@@ -20,8 +20,9 @@ import numpy as np
 from services.rag.retrieving.words import content_words, words
 from services.rag.vectors import Vector
 
-SEMANTIC_THRESHOLD = 0.92
-"""Least cosine of two questions with one answer, for all-MiniLM-L6-v2; from the table of `loadtests.rag_cache`."""
+SEMANTIC_THRESHOLDS = {"all-minilm-l6-v2": 0.92}
+"""Least cosine of two questions with one answer, by embedding model; from the table of `loadtests.rag_cache`."""
+_UNMEASURED_THRESHOLD = 0.98
 _NAME = re.compile(r"\b\w*(?:[0-9_./:-]|[a-z][A-Z])\w*\b|(?<=\s)[A-Z]\w+")
 _NO = "not no never without cannot can't don't doesn't isn't won't aren't didn't wasn't shouldn't except unless"
 _NEGATIONS = frozenset(_NO.split())
@@ -72,6 +73,11 @@ def cache_key(question: str, **scope: Any) -> CacheKey:
     return CacheKey(hashlib.sha256(text).hexdigest(), " ".join(question.lower().split()))
 
 
+def semantic_threshold(embedding_model: str) -> float:
+    """Return the least cosine for this model's vectors; a strict one where nobody has measured it."""
+    return SEMANTIC_THRESHOLDS.get(embedding_model, _UNMEASURED_THRESHOLD)
+
+
 def same_facts(one: str, two: str) -> bool:
     """Say whether two questions agree in what vectors blur: numbers and names, negation, and words with an opposite."""
     if _names(one) != _names(two):
@@ -111,12 +117,10 @@ class AnswerCache:
         entries: int,
         ttl_s: float,
         *,
-        threshold: float = SEMANTIC_THRESHOLD,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limit = entries
         self._ttl_s = ttl_s
-        self._threshold = threshold
         self._clock = clock
         self._entries: OrderedDict[CacheKey, _Entry] = OrderedDict()
 
@@ -134,8 +138,12 @@ class AnswerCache:
         self._entries.move_to_end(key)
         return entry.kept
 
-    def similar(self, key: CacheKey, question: str, vector: Vector) -> tuple[Kept, float] | None:
-        """Return the answer to the nearest question of the same scope and its cosine, where it asks the same."""
+    def similar(self, key: CacheKey, question: str, vector: Vector, threshold: float) -> tuple[Kept, float] | None:
+        """Return the answer to the nearest question of the same scope and its cosine, where it asks the same.
+
+        Args:
+            threshold: least cosine.
+        """
         now = self._clock()
         near = [
             (float(np.dot(entry.vector, vector)), other)
@@ -143,7 +151,7 @@ class AnswerCache:
             if other.scope == key.scope and entry.vector is not None and entry.until > now
         ]
         for cosine, other in sorted(near, key=lambda each: -each[0]):
-            if cosine < self._threshold:
+            if cosine < threshold:
                 return None
             if same_facts(question, self._entries[other].question):
                 self._entries.move_to_end(other)

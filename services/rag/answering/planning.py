@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from services.rag.answering.attributing import annotation
 from services.rag.answering.budgeting import fit
-from services.rag.answering.caching import AnswerCache, CacheKey, Kept, cache_key
+from services.rag.answering.caching import AnswerCache, CacheKey, Kept, cache_key, semantic_threshold
 from services.rag.answering.deciding import NOT_FOUND, Decision, decide
 from services.rag.answering.prompting import messages
 from services.rag.answering.requests import Question
@@ -146,7 +146,7 @@ class Planner:
             known = self._known(key)
             if known is None and self._settings.semantic_cache and not question.history:
                 vector = (await self._embedder.embed([question.text], caller))[0]
-                known = self._similar(key, question, vector)
+                known = self._similar(key, question, vector, semantic_threshold(collection.embedding_model))
             if known is not None:
                 return known
         retrieval = await self._retriever.retrieve(
@@ -206,8 +206,8 @@ class Planner:
         self._metrics.cache.labels("exact", "miss" if kept is None else "hit").inc()
         return None if kept is None else Settled(kept.text, kept.annotations, {**kept.own, "cached": "exact"}, "cached")
 
-    def _similar(self, key: CacheKey, question: Question, vector: Vector) -> Settled | None:
-        found = self._cache.similar(key, question.text, vector)
+    def _similar(self, key: CacheKey, question: Question, vector: Vector, threshold: float) -> Settled | None:
+        found = self._cache.similar(key, question.text, vector, threshold)
         self._metrics.cache.labels("semantic", "miss" if found is None else "hit").inc()
         if found is None:
             return None

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from services.rag.answering.caching import AnswerCache, Kept, cache_key, same_facts
+from services.rag.answering.caching import AnswerCache, Kept, cache_key, same_facts, semantic_threshold
 
 _KEPT = Kept("An hour. [1]", ({"type": "file_citation"},), {"answerable": True})
 
@@ -26,9 +26,9 @@ def test_an_answer_is_good_for_its_time():
     cache.keep(key, "How long?", _KEPT, unit(1, 0))
     now[0] = 59
     assert cache.exact(key)
-    assert cache.similar(cache_key("How long"), "How long", unit(1, 0))
+    assert cache.similar(cache_key("How long"), "How long", unit(1, 0), 0.9)
     now[0] = 60
-    assert cache.similar(cache_key("How long"), "How long", unit(1, 0)) is None
+    assert cache.similar(cache_key("How long"), "How long", unit(1, 0), 0.9) is None
     assert cache.exact(key) is None
 
 
@@ -50,23 +50,23 @@ def test_a_cache_of_no_entries_keeps_nothing():
 
 
 def test_a_similar_question_of_the_same_scope_is_answered():
-    cache = AnswerCache(10, 60, threshold=0.9)
+    cache = AnswerCache(10, 60)
     asked = "How long are answers kept?"
     cache.keep(cache_key(asked, tenant="alice"), asked, _KEPT, unit(1, 0.1))
     other = "For how long are the answers kept?"
-    found = cache.similar(cache_key(other, tenant="alice"), other, unit(1, 0.2))
+    found = cache.similar(cache_key(other, tenant="alice"), other, unit(1, 0.2), 0.9)
     assert found is not None
     assert found[0] == _KEPT
     assert found[1] == pytest.approx(0.995, abs=0.001)
-    assert cache.similar(cache_key(other, tenant="bob"), other, unit(1, 0.2)) is None
-    assert cache.similar(cache_key(other, tenant="alice"), other, unit(1, 2)) is None
+    assert cache.similar(cache_key(other, tenant="bob"), other, unit(1, 0.2), 0.9) is None
+    assert cache.similar(cache_key(other, tenant="alice"), other, unit(1, 2), 0.9) is None
 
 
 def test_a_question_with_another_fact_is_passed_over_for_the_next_nearest():
-    cache = AnswerCache(10, 60, threshold=0.5)
+    cache = AnswerCache(10, 60)
     cache.keep(cache_key("port 1?"), "port 1?", Kept("one", (), {}), unit(1, 0))
     cache.keep(cache_key("port 2?"), "port 2?", Kept("two", (), {}), unit(1, 0.5))
-    found = cache.similar(cache_key("the port 2?"), "the port 2?", unit(1, 0))
+    found = cache.similar(cache_key("the port 2?"), "the port 2?", unit(1, 0), 0.5)
     assert found is not None
     assert found[0].text == "two"
 
@@ -97,3 +97,7 @@ def test_questions_that_differ_in_a_fact_are_told_apart(one, two):
 )
 def test_the_same_question_in_other_words_is_the_same(one, two):
     assert same_facts(one, two)
+
+
+def test_a_model_whose_cosines_nobody_has_measured_is_held_to_a_strict_threshold():
+    assert semantic_threshold("all-minilm-l6-v2") < semantic_threshold("somebodys-own")
