@@ -30,7 +30,7 @@ def chunk(document: Document, options: ChunkOptions, counter: TokenCounter, embe
         ValueError: semantic chunks without `embed`.
     """
     measured = Measured(document, counter, options.tokens)
-    cuts = [part for pieces in _cut(measured, options, embed) for part in _within(measured, pieces)]
+    cuts = [part for pieces in _cut(measured, options, embed) for part in _within(measured, pieces, options.tokens)]
     chunks: list[Chunk] = []
     for text, tokens, pieces in cuts:
         if text.strip():
@@ -68,14 +68,14 @@ def _cut(measured: Measured, options: ChunkOptions, embed: Embed | None) -> list
     return cut_by_meaning(measured, options.overlap_tokens, embed)
 
 
-def _within(measured: Measured, pieces: list[Piece]) -> list[tuple[str, int, list[Piece]]]:
+def _within(measured: Measured, pieces: list[Piece], limit: int) -> list[tuple[str, int, list[Piece]]]:
     """Return the text of pieces and its tokens; counted anew, and halved, where sums may be wrong."""
     text = measured.text(pieces)
     if measured.counter.additive and not any(map(measured.is_split, pieces)):
         return [(text, sum(map(measured.tokens, pieces)), pieces)]
     (tokens,) = measured.counter.count([text])
-    words = [word for piece in pieces for word in measured.words(piece)] if tokens > measured.limit else []
+    words = [word for piece in pieces for word in measured.words(piece)] if tokens > limit else []
     if len(words) <= 1:
         return [(text, tokens, pieces)]
     middle = len(words) // 2
-    return [*_within(measured, words[:middle]), *_within(measured, words[middle:])]
+    return [*_within(measured, words[:middle], limit), *_within(measured, words[middle:], limit)]

@@ -13,6 +13,8 @@ from services.rag.documents import BlockKind, Document
 # by characters too, a file of such would be one chunk.
 CHARACTERS_PER_TOKEN = 16
 BETWEEN_BLOCKS = "\n\n"
+# What a tokenizer whose words don't add up may put on top of their sum: most count a space before the first.
+_SLACK = 2
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,17 @@ class Measured:
     """A document's blocks with their words counted once; everything else is sums.
 
     No word is above the limit: those that were are cut.
+
+    Args:
+        limit: tokens of a chunk. `limit` of what comes out is what sums may reach.
     """
 
     def __init__(self, document: Document, counter: TokenCounter, limit: int) -> None:
         self.document = document
-        self.limit = limit
         self.counter = counter
+        self.limit = limit if counter.additive else limit - _SLACK
         words = counter.words([block.text for block in document.blocks])
-        # Where a word alone may have more tokens than within its text, half of the limit leaves room for them.
+        # A word alone may have more tokens than within its text, too; half of the limit leaves room for them.
         most = limit if counter.additive else limit // 2
         self._blocks = [
             _measured(block.text, each, counter, most) for block, each in zip(document.blocks, words, strict=True)
@@ -107,7 +112,12 @@ class Measured:
 
     def text(self, pieces: Iterable[Piece]) -> str:
         """Return the text of pieces in their order; blocks stand apart by an empty line."""
-        return BETWEEN_BLOCKS.join(self.text_of(run).strip("\n").rstrip() for run in join(pieces))
+        return BETWEEN_BLOCKS.join(self._trimmed(run) for run in join(pieces))
+
+    def _trimmed(self, run: Piece) -> str:
+        text = self.text_of(run)
+        # The first line of code keeps its indentation.
+        return text.strip("\n").rstrip() if self.kind(run) == "code" else text.strip()
 
 
 def join(pieces: Iterable[Piece]) -> list[Piece]:

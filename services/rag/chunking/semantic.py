@@ -9,10 +9,9 @@ from services.rag.chunking.pieces import Measured, Piece, fits, pack, small_enou
 
 Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 
-# Cut at the tenth of the places with the largest distances; each sentence is looked at with its neighbours, since one
-# alone says little.
+# Cut at the tenth of the places with the largest distances.
 _BREAK_PERCENTILE = 90
-_NEIGHBOURS = 1
+_TOO_FEW = 4
 _SMALL_SHARE = 4
 _BATCH = 256
 _KEPT_WHOLE = frozenset({"code", "table"})
@@ -46,13 +45,17 @@ def _units(measured: Measured) -> Iterator[Piece]:
 
 def _breaks(measured: Measured, units: Sequence[Piece], embed: Embed) -> frozenset[int]:
     """Return the units that begin a new subject."""
-    if len(units) <= 2 * _NEIGHBOURS + 1:
+    if len(units) < _TOO_FEW:
         return frozenset()
-    texts = [measured.text(units[max(0, at - _NEIGHBOURS) : at + _NEIGHBOURS + 1]) for at in range(len(units))]
-    vectors = np.concatenate([embed(texts[at : at + _BATCH]) for at in range(0, len(texts), _BATCH)])
-    distances = 1 - np.einsum("ij,ij->i", vectors[:-1], vectors[1:])
-    threshold = float(np.percentile(distances, _BREAK_PERCENTILE))
-    return frozenset(int(at) + 1 for at in np.flatnonzero(distances > threshold))
+    # One sentence says little: the two before a place are compared with the two after it.
+    pairs = [measured.text(units[max(0, at) : at + 2]) for at in range(-1, len(units))]
+    vectors = np.concatenate([embed(pairs[at : at + _BATCH]) for at in range(0, len(pairs), _BATCH)])
+    distances = 1 - np.einsum("ij,ij->i", vectors[:-2], vectors[2:])
+    # Beside a change of subject stand places that are half across it.
+    beside = np.maximum(np.append(distances[1:], -1), np.append(-1, distances[:-1]))
+    threshold, usual = np.percentile(distances, (_BREAK_PERCENTILE, 50))
+    breaks = (distances >= threshold) & (distances >= beside) & (distances > usual)
+    return frozenset(int(at) + 1 for at in np.flatnonzero(breaks))
 
 
 def _groups(measured: Measured, units: Sequence[Piece], breaks: frozenset[int]) -> Iterator[list[Piece]]:
