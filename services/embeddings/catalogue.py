@@ -14,6 +14,7 @@ import yaml
 from msgspec import Meta, Struct
 
 from services.embeddings.backends import BackendError
+from services.embeddings.backends.cross_encoder import find_onnx
 from services.kit.settings import SettingsError
 
 SHIPPED = Path(__file__).with_name("models.yaml")
@@ -186,7 +187,7 @@ def _hub_folder(card: Card, hub: HubFiles, state: Path) -> Files:
             f"or put its files into {own}"
         )
     missing = [name for name in _TORCH_PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing and not (card.backend == "cross_encoder" and find_onnx(folder)):
         raise NotHere(
             f"{card.id} is here, but this Python has no {missing[0]}: make the environment for models by torch "
             "with `make embeddings-torch`, and start the service with its Python"

@@ -209,10 +209,10 @@ def dimensions_of(model: Model, wanted: int | None) -> int:
 
 
 def document_texts(documents: Sequence[str | DocumentBody], most: int) -> list[str]:
-    """Return the documents' texts; one may be empty.
+    """Return the documents' texts.
 
     Raises:
-        InvalidRequest: there are too many.
+        InvalidRequest: there are too many, or one is empty; the message has its index.
     """
     if len(documents) > most:
         raise InvalidRequest(
@@ -220,4 +220,8 @@ def document_texts(documents: Sequence[str | DocumentBody], most: int) -> list[s
             "EMBEDDINGS_MAX_DOCUMENTS",
             param="documents",
         )
-    return [each if isinstance(each, str) else each.text for each in documents]
+    texts = [each if isinstance(each, str) else each.text for each in documents]
+    for index, text in enumerate(texts):
+        if not text.strip():
+            raise InvalidRequest(f"documents[{index}] is an empty text; leave it out", param="documents")
+    return texts

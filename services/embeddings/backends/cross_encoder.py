@@ -170,7 +170,13 @@ def find_onnx(folder: Path) -> Path | None:
 
 
 def open_cross_encoder(
-    source: str, *, device: Device = "auto", max_tokens: int | None = None, batch_tokens: int = 4096, threads: int = 0
+    source: str,
+    *,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    max_tokens: int | None = None,
+    batch_tokens: int = 4096,
+    threads: int = 0,
 ) -> OnnxCrossEncoder | TorchCrossEncoder:
     """Return the cross-encoder of a folder or a downloaded repository: by ONNX Runtime where it can be, else by torch.
 
@@ -184,5 +190,10 @@ def open_cross_encoder(
         return OnnxCrossEncoder(loaded, max_tokens=max_tokens or 512, batch_tokens=batch_tokens)
     most = max_tokens or 512
     return TorchCrossEncoder(
-        source, device=device, max_tokens=max_tokens, batch_texts=max(1, batch_tokens // most), threads=threads
+        source,
+        device=device,
+        precision=precision,
+        max_tokens=max_tokens,
+        batch_texts=max(1, batch_tokens // most),
+        threads=threads,
     )
