@@ -74,6 +74,7 @@ function facts(model) {
     model.quantization,
     model.size_bytes && format.bytes(model.size_bytes),
     model.context_tokens && `${format.count(model.context_tokens)} context`,
+    model.dimensions && `${format.count(model.dimensions)} dimensions`,
     model.capabilities?.join(", "),
     served(model),
   );
