@@ -152,6 +152,11 @@ class BatchQueue:
                     await self._load()
                 elif (batch := self.waiting.take()) is not None:
                     await self._one(batch)
+        except Exception as error:
+            # Nobody looks at this task: those who wait for it must not wait for ever.
+            for job in list(self._pending):
+                self._fail(job, error)
+            _log.error("queue.crashed", model=self.model, reason=repr(error))
         finally:
             self._draining = None
 
@@ -188,8 +193,8 @@ class BatchQueue:
         """Compute each request's part alone: one that can't be computed must not take its neighbours with it."""
         if len(batch.parts) == 1:
             job = batch.parts[0][0]
-            _log.error("batch.failed", model=self.model, texts=batch.texts, longest=batch.longest, exc_info=error)
             self._fail(job, error)
+            _log.error("batch.failed", model=self.model, texts=batch.texts, longest=batch.longest, reason=repr(error))
             return
         for job, indexes in batch.parts:
             longest = max(job.lengths[index] for index in indexes)

@@ -88,9 +88,10 @@ class DummyBackend:
             time.sleep(self._seconds_per_token * sum(len(text.split()) + _AROUND for text in texts))
 
     def _vector(self, text: str) -> Vectors:
-        words = ["", *text.lower().split()]
-        drawn = [np.random.default_rng(_seed(word)).normal(size=self.dimensions) for word in words]
-        return np.asarray(drawn, dtype=np.float32).sum(axis=0)
+        vector = np.zeros(self.dimensions, dtype=np.float32)
+        for word in ("", *text.lower().split()):
+            vector += np.random.default_rng(_seed(word)).normal(size=self.dimensions)
+        return vector
 
 
 def _seed(word: str) -> int:
