@@ -43,7 +43,8 @@ class Point:
     Args:
         id: a UUID as text.
         dense: `(dimensions,)` float32, L2-normalised.
-        sparse: BM25 weights without IDF, which the store applies.
+        sparse: BM25 weights without IDF, which the store applies. It is that of the whole collection, whatever a
+            search's filter takes; removed points count until the store has optimized.
     """
 
     id: str

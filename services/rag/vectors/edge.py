@@ -54,11 +54,12 @@ class EdgeVectorStore:
 
     Args:
         quiet_s: a pause of writes this long starts optimizing, where that is worth it.
+        exact_bytes: of vectors, up to which a collection made here is searched exactly.
     """
 
-    def __init__(self, folder: Path, *, quiet_s: float = 15.0) -> None:
-        self._folder = folder.resolve()
-        self._channel = EdgeChannel(self._folder)
+    def __init__(self, folder: Path, *, quiet_s: float = 15.0, exact_bytes: int = EXACT_BYTES) -> None:
+        self._channel = EdgeChannel(folder.absolute(), exact_bytes)
+        self._exact_bytes = exact_bytes
         self._states: dict[str, _State] = {}
         self._quiet_s = quiet_s
 
@@ -164,7 +165,7 @@ class EdgeVectorStore:
         if state.timer is not None:
             state.timer.cancel()
             state.timer = None
-        large = there * state.spec.dimensions * 4 > EXACT_BYTES
+        large = there * state.spec.dimensions * 4 > self._exact_bytes
         grown = large and state.written_since > max(1000, there // 5)
         if grown or state.deletes_since > max(5000, there // 5):
             loop = asyncio.get_running_loop()

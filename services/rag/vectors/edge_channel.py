@@ -29,8 +29,8 @@ async def spawn(module: str, *arguments: str, **pipes: Any) -> asyncio.subproces
 class EdgeChannel:
     """Requests to a host process, answered in their order. A process that has died is started again by the next."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, exact_bytes: int) -> None:
+        self._arguments = (str(folder), str(exact_bytes))
         self._starting = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -92,7 +92,7 @@ class EdgeChannel:
 
     async def _start(self) -> asyncio.subprocess.Process:
         pipe = asyncio.subprocess.PIPE
-        process = await spawn("services.rag.vectors.edge_host", str(self._folder), stdin=pipe, stdout=pipe)
+        process = await spawn("services.rag.vectors.edge_host", *self._arguments, stdin=pipe, stdout=pipe)
         assert process.stdout is not None
         try:
             ok, said = await asyncio.wait_for(_message(process.stdout), _START_S)

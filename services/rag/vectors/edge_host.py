@@ -30,14 +30,14 @@ _METHODS = frozenset(
 
 
 def main() -> None:
-    """Serve the folder that the first argument names."""
+    """Serve the folder of the first argument; collections up to the second in bytes are searched exactly."""
     # Ctrl-C goes to the whole group of processes; this one ends after the one that it serves.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     answers = os.dup(1)
     os.dup2(2, 1)  # whatever else prints must not get between the messages
     try:
-        shards = Shards(Path(sys.argv[1]))
+        shards = Shards(Path(sys.argv[1]), int(sys.argv[2]))
     except VectorStoreError as error:
         _write(answers, [False, str(error)])
         return

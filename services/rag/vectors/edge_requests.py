@@ -8,7 +8,7 @@ import qdrant_edge as engine
 
 from services.rag.vectors import CollectionSpec, Vector
 from services.rag.vectors.conditions import Conditions
-from services.rag.vectors.layout import DENSE, EXACT_BYTES, HNSW_EF, KEYWORDS, OVERSAMPLING, RRF_K, TENANT, TERMS
+from services.rag.vectors.layout import DENSE, HNSW_EF, KEYWORDS, OVERSAMPLING, RRF_K, TENANT, TERMS
 
 _KINDS: Mapping[str, engine.PayloadSchemaType] = {
     "keyword": engine.PayloadSchemaType.Keyword,
@@ -18,14 +18,14 @@ _KINDS: Mapping[str, engine.PayloadSchemaType] = {
 }
 
 
-def config(spec: CollectionSpec) -> engine.EdgeConfig:
-    """Return the engine's configuration of a collection."""
+def config(spec: CollectionSpec, exact_bytes: int) -> engine.EdgeConfig:
+    """Return the engine's configuration of a collection; more bytes of vectors than this get a graph."""
     return engine.EdgeConfig(
         vectors={DENSE: engine.EdgeVectorParams(size=spec.dimensions, distance=engine.Distance.Cosine)},
         sparse_vectors={TERMS: engine.EdgeSparseVectorParams(modifier=engine.Modifier.Idf)},
         quantization_config=_quantization(spec),
         optimizers=engine.EdgeOptimizersConfig(
-            indexing_threshold=EXACT_BYTES // 1000, deleted_threshold=0.1, default_segment_number=1
+            indexing_threshold=max(1, exact_bytes // 1000), deleted_threshold=0.1, default_segment_number=1
         ),
     )
 

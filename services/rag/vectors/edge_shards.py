@@ -90,8 +90,9 @@ def _clear(collection: str, folder: Path) -> Iterator[None]:
 class Shards:
     """All collections under a folder; each is opened when it is first asked for."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, exact_bytes: int) -> None:
         self._folder = folder
+        self._exact_bytes = exact_bytes
         self._open: dict[str, _Open] = {}
         self._lock = lock(folder)
 
@@ -104,7 +105,7 @@ class Shards:
             shutil.rmtree(place, ignore_errors=True)
             (place / "1").mkdir(parents=True)
             spec = spec_of(stored)
-            shard = qdrant_edge.EdgeShard.create(str(place / "1"), edge_requests.config(spec))
+            shard = qdrant_edge.EdgeShard.create(str(place / "1"), edge_requests.config(spec, self._exact_bytes))
             for operation in edge_requests.indexes(spec):
                 shard.update(operation)
             shard.flush()

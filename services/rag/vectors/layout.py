@@ -66,5 +66,5 @@ def asked(query: VectorQuery) -> int:
 
 
 def in_order(hits: list[Hit], limit: int) -> list[Hit]:
-    """Return the best hits; ties by id, which the engines order each in their own way."""
-    return sorted(hits, key=lambda hit: (-hit.score, hit.id))[:limit]
+    """Return the best hits; ties, up to rounding, by id: the engines order them each in their own way."""
+    return sorted(hits, key=lambda hit: (-round(hit.score, 6), hit.id))[:limit]
