@@ -16,8 +16,8 @@ from services.rag.retrieving.words import sentence_spans
 
 SMALL_MODEL_PASSAGE_TOKENS = 640
 """A model that is not capable reads no more: what it reads beyond that makes it slower and no better."""
-_PIECE = re.compile(r"[A-Za-z]+|\d|[^\sA-Za-z\d]|\n+| {2,}")
-_LETTERS_A_TOKEN = 6
+_PIECE = re.compile(r"[A-Za-z]+| (?=\d)|\d|[^\sA-Za-z\d]|\n+| {2,}")
+_LETTERS_A_TOKEN = 5
 _MESSAGE_TOKENS = 8
 _HISTORY_SHARE = 0.25
 _LEAST_CUT_TOKENS = 24

@@ -2,8 +2,8 @@
 
 A small model answers anything; a large one sometimes. So what retrieval found decides: how near the nearest passage
 is to the question, and how many of the question's rarer words the best passages have. Both together are the evidence.
-The thresholds are fitted by `sparkstack rag eval --calibrate` on judged questions, half of which have no answer in
-the corpus; `fit` is what it calls.
+The thresholds are fitted by `python -m loadtests.rag_quality --parts threshold` on judged questions, of which some
+have no answer in the corpus; `fit` is what it calls.
 """
 
 from collections.abc import Iterable, Sequence
@@ -73,6 +73,8 @@ def decide(retrieval: Retrieval, embedding_model: str) -> Decision:
 def fit(examples: Iterable[tuple[float, float, bool]]) -> Thresholds:
     """Return the thresholds that judge most questions right, both kinds counting the same.
 
+    Of several, the one that leaves the widest gap between the evidence below and above it.
+
     Args:
         examples: best similarity, overlap, and whether the corpus has the answer.
 
@@ -84,13 +86,14 @@ def fit(examples: Iterable[tuple[float, float, bool]]) -> Thresholds:
     others = [each for each in known if not each[2]]
     if not answerable or not others:
         raise ValueError("examples with an answer in the corpus and without one are needed, at least one of each")
-    best = (-1.0, Thresholds(0.0, 0.0))
+    best = (-1.0, 0.0, Thresholds(0.0, 0.0))
     for weight in (step / 20 for step in range(21)):
         marks = sorted({similarity + weight * shared for similarity, shared, _ in known})
         for low, high in pairwise(marks):
             least = (low + high) / 2
             right = sum(similarity + weight * shared >= least for similarity, shared, _ in answerable) / len(answerable)
             wrong = sum(similarity + weight * shared >= least for similarity, shared, _ in others) / len(others)
-            if right + (1 - wrong) > best[0] + 1e-9:
-                best = (right + (1 - wrong), Thresholds(weight, round(least, 3)))
-    return best[1]
+            judged = round(right + (1 - wrong), 9)
+            if (judged, high - low) > best[:2]:
+                best = (judged, high - low, Thresholds(weight, round(least, 3)))
+    return best[2]
