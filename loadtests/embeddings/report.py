@@ -51,7 +51,7 @@ def missed(results: Results) -> list[str]:
             best = max(shares(entry, kind).values())
             if best < entry["target"]:
                 found.append(
-                    f"{name}, {kind}: {best:.0%} of the direct calls' texts a second, not {entry['target']:.0%}"
+                    f"{name}, {kind}: {best * 100:.0f} % of the direct calls' texts a second, not {entry['target'] * 100:.0f} %"
                 )
     return found
 
@@ -67,7 +67,7 @@ def throughput(results: Results) -> str:
             best = max(shares(entry, kind).values())
             row = [name, f"about {WORDS_OF[kind]}", _with_spread(direct)]
             row += [_with_spread(http[str(number)]) for number in CONCURRENCIES]
-            rows.append([*row, f"{best:.0%}", f"{entry['target']:.0%}"])
+            rows.append([*row, f"{best * 100:.0f} %", f"{entry['target'] * 100:.0f} %"])
     return aligned(rows)
 
 

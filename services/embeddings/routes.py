@@ -55,6 +55,7 @@ class Api:
             ("GET", "/v1/models/{model:path}", self.model),
             ("POST", "/v1/embeddings", self.embeddings),
             ("POST", "/v1/rerank", self.rerank),
+            ("POST", "/v2/rerank", self.rerank),  # where Cohere's newer client asks
             ("POST", "/tokenize", self.tokenize),
         ]
         return [

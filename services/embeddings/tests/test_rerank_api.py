@@ -32,7 +32,9 @@ def app(tmp_path: Path):
     folder = tmp_path / "embeddings" / "tiny"
     folder.mkdir(parents=True)
     (write_cross_encoder(folder) / "config.json").write_text("{}")
-    settings = EmbeddingsSettings(state=tmp_path, api_key="key", max_documents=50, threads=1, preload=False)
+    settings = EmbeddingsSettings(
+        state=tmp_path, api_key="key", max_documents=50, batch_texts=8, threads=1, preload=False
+    )
     cards = [card for card in read_cards() if card.backend == "maxsim"]
     return create_app(settings, [TINY, *cards])
 
@@ -64,6 +66,12 @@ async def test_the_best_comes_first_and_equal_ones_stay_in_their_order(client):
     assert answer["object"] == "rerank"
     assert answer["id"].startswith("rerank-")
     assert all("document" not in each for each in answer["results"])
+
+
+async def test_the_path_of_coheres_newer_client_is_the_same_endpoint(client):
+    body = {"model": "tiny", "query": QUERY, "documents": DOCUMENTS}
+    answer = await client.post("/v2/rerank", json=body)
+    assert answer.json()["results"] == (await ask(client))["results"]
 
 
 async def test_the_same_request_has_the_same_answer(client):
