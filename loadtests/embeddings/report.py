@@ -50,9 +50,8 @@ def missed(results: Results) -> list[str]:
         for kind in entry["found"]["http"]:
             best = max(shares(entry, kind).values())
             if best < entry["target"]:
-                found.append(
-                    f"{name}, {kind}: {best * 100:.0f} % of the direct calls' texts a second, not {entry['target'] * 100:.0f} %"
-                )
+                kept, wanted = f"{best * 100:.0f} %", f"{entry['target'] * 100:.0f} %"
+                found.append(f"{name}, {kind}: {kept} of the direct calls' texts a second, not {wanted}")
     return found
 
 
