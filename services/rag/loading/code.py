@@ -47,7 +47,7 @@ def add_code(text: str, collector: Collector) -> None:
             _add(lines[begin:cut], name, collector)
             begin = cut
         found = _NAME.search(line)
-        name = found[1] if found else ""
+        name = found[1].rstrip(".:") if found else ""
     _add(lines[begin:], name, collector)
 
 

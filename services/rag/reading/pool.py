@@ -9,13 +9,11 @@ import os
 import signal
 from pathlib import Path
 
-import msgspec
-
 from services.rag.library import ChunkOptions
 from services.rag.loading import Limits, LoadError, clean_name
 from services.rag.reading.cutting import Cut
 from services.rag.reading.frames import NO_MEMORY, Read
-from services.rag.reading.worker import AsyncEmbed, Worker
+from services.rag.reading.worker import AsyncEmbed, Lost, TookTooLong, Worker
 from services.rag.settings import RagSettings
 
 
@@ -81,14 +79,14 @@ class Readers:
         except LoadError:
             self._give_back(process)
             raise
-        except TimeoutError as error:
+        except TookTooLong as error:
             await process.kill()
             raise LoadError(
                 "timed_out",
                 f"{name!r} took longer than {self._limits.timeout_s:g} s to read and was given up; split it, or raise "
                 "RAG_FILE_TIMEOUT_S",
             ) from error
-        except (EOFError, ConnectionError, msgspec.MsgspecError) as error:
+        except Lost as error:
             worn = process.files > 1
             await process.settle()
             if worn:

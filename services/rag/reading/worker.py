@@ -45,6 +45,14 @@ class ReadersBroken(Exception):
     """No reading process can be started; the message says why. No file is at fault."""
 
 
+class Lost(Exception):
+    """The process has ended, or says what it must not."""
+
+
+class TookTooLong(Exception):
+    """The time for a file is over."""
+
+
 class Worker:
     """One reading process, and the way to it."""
 
@@ -80,7 +88,7 @@ class Worker:
         try:
             await started._send(Start(limits, str(tokenizer) if tokenizer else None))
             ready = await asyncio.wait_for(started._receive(), _START_S)
-        except (EOFError, OSError, TimeoutError) as error:
+        except (Lost, TimeoutError) as error:
             await started.kill()
             raise ReadersBroken(
                 "the process that reads files doesn't start; its message is in this service's log. Check that the "
@@ -101,7 +109,7 @@ class Worker:
         """Return what the process makes of a file.
 
         Raises:
-            LoadError, TimeoutError, EOFError: EOFError where it ended.
+            LoadError, TookTooLong, Lost: and whatever `embed` raises.
         """
         self.files += 1
         clock = asyncio.get_running_loop().time
@@ -110,7 +118,10 @@ class Worker:
         await self._send(request)
         while True:
             began = clock()
-            answer = await asyncio.wait_for(self._receive(), left)
+            try:
+                answer = await asyncio.wait_for(self._receive(), left)
+            except TimeoutError as error:
+                raise TookTooLong from error
             left -= clock() - began
             if isinstance(answer, Some):
                 chunks += answer.chunks
@@ -122,7 +133,7 @@ class Worker:
                 vectors = np.ascontiguousarray(await embed(answer.texts), np.float32)
                 await self._send(Vectors(len(vectors), vectors.tobytes()))
             else:
-                raise EOFError
+                raise Lost
 
     def wait_for_work(self, idle_s: float, end: Callable[[], Any]) -> None:
         """Call `end` when no work came for so long."""
@@ -163,11 +174,17 @@ class Worker:
         body = msgspec.msgpack.encode(message)
         assert self._process.stdin is not None
         self._process.stdin.write(HEADER.pack(len(body)) + body)
-        await self._process.stdin.drain()
+        try:
+            await self._process.stdin.drain()
+        except ConnectionError as error:
+            raise Lost from error
 
     async def _receive(self) -> Answered:
-        (length,) = HEADER.unpack(await self._reader.readexactly(HEADER.size))
-        if length > _FRAME_BYTES:
-            raise EOFError
-        message: Answered = self._decoder.decode(await self._reader.readexactly(length))
+        try:
+            (length,) = HEADER.unpack(await self._reader.readexactly(HEADER.size))
+            if length > _FRAME_BYTES:
+                raise Lost
+            message: Answered = self._decoder.decode(await self._reader.readexactly(length))
+        except (EOFError, ConnectionError, msgspec.MsgspecError) as error:
+            raise Lost from error
         return message
