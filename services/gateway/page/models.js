@@ -82,6 +82,7 @@ function facts(model) {
 
 function served(model) {
   if (model.managed) return model.engine && `on ${model.engine}`;
+  if (model.engine === "sparkstack") return `on ${model.backend}`; // one of the stack's own services
   return model.engine && model.engine !== model.backend ? `${model.engine} on ${model.backend}` : `on ${model.backend}`;
 }
 
