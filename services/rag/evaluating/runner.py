@@ -12,6 +12,8 @@ from services.rag.evaluating.service import Answered, Found, RagService, Service
 
 # Passages for each document wanted: several of the best are often of one document.
 PASSAGES_PER_DOCUMENT = 3
+# The service gives no more at a time.
+MOST_PASSAGES = 100
 Progress = Callable[[str, int, int], None]
 """What is done (`fast: searched`), how many of how many."""
 
@@ -107,7 +109,7 @@ async def _preset(service: RagService, plan: Plan, preset: str, progress: Progre
 
 
 async def _row(service: RagService, plan: Plan, preset: str, question: Question) -> Row:
-    limit = plan.k * PASSAGES_PER_DOCUMENT
+    limit = min(MOST_PASSAGES, plan.k * PASSAGES_PER_DOCUMENT)
     found = await service.search(plan.collection, question.text, preset=preset, limit=limit)
     documents = tuple(documents_of(found.names))
     grades = _grades(plan, question)

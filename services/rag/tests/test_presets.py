@@ -31,7 +31,16 @@ def test_every_step_says_what_it_does_and_what_its_options_do():
 def test_options_are_read_into_their_step():
     preset = parse_preset("mine", "steps: [embed, {hybrid: {limit: 7}}, {top: {limit: 3}}]", "mine.yaml")
     assert [step.step for step in preset.steps] == ["embed", "hybrid", "top"]
-    assert preset.document()["steps"][1] == {"hybrid": {"limit": 7, "exact": False, "candidates": 50}}
+    assert preset.document()["steps"][1] == {
+        "hybrid": {
+            "limit": 7,
+            "exact": False,
+            "candidates": 60,
+            "terms_weight": 0.3,
+            "keywords_weight": 2.0,
+            "constant": 10,
+        }
+    }
 
 
 def test_other_options_are_another_preset():
