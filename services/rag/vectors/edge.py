@@ -20,6 +20,7 @@ import numpy as np
 from services.rag.vectors import CollectionSpec, Hit, Point, VectorQuery, VectorStoreError
 from services.rag.vectors.conditions import conditions
 from services.rag.vectors.edge_channel import EdgeChannel, spawn
+from services.rag.vectors.edge_copying import copy_tree
 from services.rag.vectors.edge_shards import spec_of
 from services.rag.vectors.filters import Filter
 from services.rag.vectors.layout import (
@@ -180,7 +181,7 @@ class EdgeVectorStore:
         async with state.lock:
             source, target = await self._channel.ask("record", collection)
             written, deleted = state.written_since, state.deletes_since
-            await asyncio.to_thread(shutil.copytree, source, target)
+            await asyncio.to_thread(copy_tree, source, target)
         process = await spawn("services.rag.vectors.edge_optimizing", target, str(os.getpid()))
         try:
             code = await process.wait()
