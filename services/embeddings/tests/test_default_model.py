@@ -33,7 +33,7 @@ TEXTS = [
     "Größe, naïveté, 東京の天気, Ελλάδα, 🙂👍🏽 and a\u0000 NUL",
     " \n\t ",
     "x",
-    "word " * 250,
+    "word " * 90,
 ]
 
 
@@ -63,27 +63,29 @@ async def serving(tmp_path, cards=(CARD, MAXSIM)):
         yield client
 
 
-def plainly(files, text):
+@pytest.fixture(scope="module")
+def plainly(files):
     """Compute one text's vector with nothing of this service: no batch, no padding."""
     tokenizer = Tokenizer.from_file(str(files.tokenizer))
     tokenizer.no_padding()
     tokenizer.enable_truncation(256)
-    ids = np.array([tokenizer.encode(text).ids])
     session = onnxruntime.InferenceSession(str(files.named["model"]), providers=["CPUExecutionProvider"])
-    fed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-    vector = session.run(None, fed)[0][0].mean(axis=0)
-    return vector / np.linalg.norm(vector)
+
+    def compute(text):
+        ids = np.array([tokenizer.encode(text).ids])
+        fed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        vector = session.run(None, fed)[0][0].mean(axis=0)
+        return vector / np.linalg.norm(vector)
+
+    return compute
 
 
-def test_vectors_are_those_of_a_plain_computation(files, backend):
+def test_vectors_are_those_of_a_plain_computation(plainly, backend):
     rows = backend.embed(TEXTS)
     assert rows.dtype == np.float32
     assert rows.shape == (len(TEXTS), 384)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
-    for text, row in zip(TEXTS, rows, strict=True):
-        # Dynamic quantization takes its scale from the whole batch, so that neighbours move a vector a little.
-        assert row @ plainly(files, text) > 0.98
-    np.testing.assert_allclose(backend.embed(TEXTS[:1])[0], plainly(files, TEXTS[0]), atol=1e-5)
+    np.testing.assert_allclose(rows, [plainly(text) for text in TEXTS], atol=1e-5)
 
 
 def test_like_texts_have_like_vectors(backend):
@@ -100,8 +102,7 @@ async def test_the_service_answers_with_the_same_vectors(tmp_path, backend):
         body = {"model": "minilm", "input": TEXTS, "encoding_format": "base64"}
         answer = (await client.post("/v1/embeddings", json=body)).raise_for_status().json()
         packed = [np.frombuffer(base64.b64decode(each["embedding"]), dtype="<f4") for each in answer["data"]]
-        for ours, direct in zip(packed, backend.embed(TEXTS), strict=True):
-            assert ours @ direct > 0.98
+        np.testing.assert_allclose(packed, backend.embed(TEXTS), atol=1e-5)
         body = {"model": "all-minilm-l6-v2-maxsim", "query": "Where is the cat?", "documents": TEXTS[:3], "top_n": 1}
         best = (await client.post("/v1/rerank", json=body)).raise_for_status().json()["results"]
         assert best[0]["index"] in (0, 1)
