@@ -235,8 +235,8 @@ async def _job_document(service: Service, job: Job) -> dict[str, Any]:
         "bytes_done": job.bytes_done,
         "documents_per_s": round(ended / elapsed_s, 2),
         "chunks_per_s": round((job.chunks + under_way) / elapsed_s, 2),
-        # By bytes: files differ in size a thousandfold. None until something has ended, or while more is announced.
-        "eta_s": None if job.open or not job.bytes_done else round(left * elapsed_s / job.bytes_done, 1),
+        # By bytes: files differ in size a thousandfold. None while it would be a guess.
+        "eta_s": None if job.open or 20 * job.bytes_done < job.bytes else round(left * elapsed_s / job.bytes_done, 1),
         "elapsed_s": round(elapsed_s, 2),
         "created_at": int(job.created),
         "finished_at": int(job.finished) or None,

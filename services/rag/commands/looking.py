@@ -62,7 +62,7 @@ def show(url: str, name: str, status: str | None, limit: int, as_json: bool) -> 
     click.echo(
         f"{about['name']}: {counts['ready']:,} documents ready, {counts['in_progress']:,} in progress, "
         f"{counts['failed']:,} failed; {about['chunks']:,} chunks\n"
-        f"{about['visibility']}, cut by {cut['chunker']} to {cut['tokens']} tokens with {cut['overlap_tokens']} shared\n"
+        f"{about['visibility']}; cut by {cut['chunker']} to {cut['tokens']} tokens, {cut['overlap_tokens']} shared\n"
         f"embedded by {about['embedding_model']}\n"
     )
     for each in documents:
