@@ -7,7 +7,6 @@ answer is measured by `python -m loadtests.rag_cache`, table in docs/rag-pipelin
 """
 
 import hashlib
-import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -17,13 +16,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from services.rag.retrieving.words import content_words, words
+from services.rag.retrieving.words import content_words, names, words
 from services.rag.vectors import Vector
 
 SEMANTIC_THRESHOLDS = {"all-minilm-l6-v2": 0.92}
 """Least cosine of two questions with one answer, by embedding model; from the table of `loadtests.rag_cache`."""
 _UNMEASURED_THRESHOLD = 0.98
-_NAME = re.compile(r"\b\w*(?:[0-9_./:-]|[a-z][A-Z])\w*\b|(?<=\s)[A-Z]\w+")
 _NO = "not no never without cannot can't don't doesn't isn't won't aren't didn't wasn't shouldn't except unless"
 _NEGATIONS = frozenset(_NO.split())
 _OPPOSITES = (
@@ -80,15 +78,11 @@ def semantic_threshold(embedding_model: str) -> float:
 
 def same_facts(one: str, two: str) -> bool:
     """Say whether two questions agree in what vectors blur: numbers and names, negation, and words with an opposite."""
-    if _names(one) != _names(two):
+    if names(one) != names(two):
         return False
     if bool(_NEGATIONS & set(words(one))) != bool(_NEGATIONS & set(words(two))):
         return False
     return _opposites(one) == _opposites(two)
-
-
-def _names(text: str) -> set[str]:
-    return {found.lower().strip(".:/-") for found in _NAME.findall(text)} - {""}
 
 
 def _opposites(text: str) -> set[tuple[int, int]]:

@@ -8,6 +8,7 @@ from math import log
 import Stemmer
 
 _WORD = re.compile(r"\w+(?:[.'\u2019-]\w+)*")
+_NAME = re.compile(r"\b\w*(?:[0-9_./:-]|[a-z][A-Z])\w*\b|(?<=\s)[A-Z]\w+")
 _STEMMER = Stemmer.Stemmer("english")
 _ABBREVIATION = re.compile(
     r"(?:[\s(](?:(?i:e\.g|i\.e|etc|vs|cf|approx|incl|dr|mr|mrs|ms|prof|fig|vol|ca|inc|ltd)|[A-Z])|\n\s*\d{1,2})\.$"
@@ -46,6 +47,11 @@ def _parts(word: str) -> list[str]:
     bare = word.removesuffix("'s")
     parts = [part for part in re.split(r"[.'_-]", bare) if len(part) > 1 and part not in STOP_WORDS]
     return [bare, *parts] if len(parts) > 1 else [bare]
+
+
+def names(text: str) -> set[str]:
+    """Return what is called by a name, lower-case: capitalised words but the first, and words with digits or signs."""
+    return {found.lower().strip(".:/-") for found in _NAME.findall(text)} - {""}
 
 
 def rarity(texts: Iterable[str]) -> Mapping[str, float]:

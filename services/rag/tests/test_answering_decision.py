@@ -4,6 +4,7 @@ from services.rag.answering.deciding import THRESHOLDS, decide, fit, overlap
 from services.rag.retrieving.trace import Retrieval
 from services.rag.tests.scripted import make_passage
 
+_MODEL = "all-minilm-l6-v2"
 _PORT = make_passage("The gateway listens on port 8000.")
 
 
@@ -27,7 +28,7 @@ def test_nothing_found_is_nothing_to_answer_from():
 
 
 def test_cosines_of_another_model_are_judged_by_its_own_threshold():
-    retrieval = found("Who won the cup in 1966?", [_PORT], 0.6)
+    retrieval = found("Which port has the gateway's lunch?", [_PORT], 0.45)
     assert decide(retrieval, "all-minilm-l6-v2").answerable
     assert not decide(retrieval, "bge-large-en-v1.5").answerable
 
@@ -37,9 +38,17 @@ def test_without_vectors_the_words_decide(question, answerable):
     assert decide(found(question, [_PORT], None), "all-minilm-l6-v2").answerable is answerable
 
 
-def test_overlap_is_of_one_passage_and_not_of_all_together():
-    passages = [make_passage("gateway"), make_passage("port")]
-    assert overlap("gateway port", passages) == 0.5
+def test_overlap_is_of_the_best_passages_together():
+    passages = [make_passage("gateway"), make_passage("port"), *[make_passage("x")] * 3, make_passage("lunch")]
+    assert overlap("gateway port lunch menu", passages) == 0.5
+    assert overlap("the of", passages) == 0
+
+
+def test_a_name_that_no_passage_says_weighs_more_than_words_that_they_share():
+    passages = [make_passage("The server's memory is full of settings for connections.")]
+    about_another = decide(found("Which memory settings does Redis have for connections?", passages, 0.5), _MODEL)
+    about_this = decide(found("Which memory settings does it have for connections?", passages, 0.5), _MODEL)
+    assert (about_another.answerable, about_this.answerable) == (False, True)
 
 
 def test_thresholds_are_fitted_to_judge_both_kinds_right():
