@@ -110,7 +110,7 @@ class HttpEmbedder:
     async def answers(self) -> str:
         """Return `ok`, or a sentence on what is wrong with the service."""
         try:
-            await self._once("GET", "/livez", b"", {})
+            await self._once("GET", "/v1/models", b"", {})
         except (_Failure, aiohttp.ClientError, TimeoutError) as error:
             return self._unreachable(error)
         return "ok"
