@@ -8,13 +8,16 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from services.rag.library import ChunkOptions
 from services.rag.loading import Limits, LoadError, clean_name
 from services.rag.reading.cutting import Cut
 from services.rag.reading.frames import NO_MEMORY, Read
 from services.rag.reading.worker import AsyncEmbed, Lost, TookTooLong, Worker
-from services.rag.settings import RagSettings
+
+if TYPE_CHECKING:
+    from services.rag.settings import RagSettings
 
 
 class Readers:
@@ -37,7 +40,7 @@ class Readers:
         self._closed = False
 
     @classmethod
-    def of(cls, settings: RagSettings, tokenizer: Path | None = None) -> "Readers":
+    def of(cls, settings: "RagSettings", tokenizer: Path | None = None) -> "Readers":
         """Return the pool that the settings describe."""
         return cls(Limits.of(settings), workers=settings.ingest_workers, tokenizer=tokenizer)
 

@@ -60,6 +60,7 @@ async def test_a_file_is_read_as_it_is_in_this_process(tmp_path: Path):
     assert not await children()
 
 
+@pytest.mark.slow
 async def test_a_file_of_many_chunks_comes_whole(tmp_path: Path):
     text = "\n\n".join(f"Paragraph {number} with some words." for number in range(3000))
     async with Readers(Limits(), workers=1) as readers:
@@ -156,6 +157,7 @@ async def test_a_process_that_others_wore_out_costs_no_file(tmp_path: Path):
     assert pids[0] == pids[1] != pids[2]
 
 
+@pytest.mark.slow
 async def test_a_file_that_needs_too_much_memory_is_told_so(tmp_path: Path):
     big = write(tmp_path, "big.txt", b"words in a file. " * 3_500_000)
     limits = Limits(max_memory_bytes=320_000_000, max_characters=100_000_000)
@@ -185,6 +187,7 @@ async def test_a_caller_that_leaves_takes_the_process_along(tmp_path: Path):
         assert not await children()
 
 
+@pytest.mark.slow
 async def test_embedding_that_fails_is_no_fault_of_the_file(tmp_path: Path):
     async def embed(texts) -> np.ndarray:
         raise ConnectionRefusedError("embeddings are down")
@@ -194,6 +197,7 @@ async def test_embedding_that_fails_is_no_fault_of_the_file(tmp_path: Path):
             await readers.read(write(tmp_path, "a.md", TEXT), "a.md", SEMANTIC, embed)
 
 
+@pytest.mark.slow
 async def test_processes_start_with_work_and_end_without(tmp_path: Path):
     path = write(tmp_path, "a.md", TEXT)
     async with Readers(Limits(), workers=1, idle_s=0.01) as readers:
@@ -205,6 +209,7 @@ async def test_processes_start_with_work_and_end_without(tmp_path: Path):
         assert (await readers.read(path, "a.md", OPTIONS)).chunks
 
 
+@pytest.mark.slow
 async def test_no_more_processes_than_asked_and_no_key_among_what_they_know(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("RAG_API_KEY", "secret")
     path = write(tmp_path, "a.md", TEXT)
@@ -214,6 +219,7 @@ async def test_no_more_processes_than_asked_and_no_key_among_what_they_know(tmp_
         assert "secret" not in (await children())[0].environ().values()
 
 
+@pytest.mark.slow
 async def test_without_a_tokenizer_no_file_is_blamed(tmp_path: Path):
     async with Readers(Limits(), workers=1, tokenizer=tmp_path / "nowhere.json") as readers:
         with pytest.raises(ReadersBroken, match="Check that the tokenizer is there"):
