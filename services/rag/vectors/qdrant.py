@@ -3,6 +3,7 @@
 The pure-Python store compares with every point, has no indexes, and is not thread-safe: for tests, not for use.
 """
 
+import asyncio
 import warnings
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
@@ -210,10 +211,12 @@ class QdrantVectorStore:
         if not self._remote:
             return "ok"
         try:
-            async with self._told(""):
-                await self._client.get_collections(timeout=_READY_S)
+            async with asyncio.timeout(_READY_S), self._told(""):
+                await self._client.get_collections()
         except VectorStoreError as error:
             return str(error)
+        except TimeoutError:
+            return f"the Qdrant server at {self._named} has not answered for {_READY_S:.0f} s"
         return "ok"
 
     async def close(self) -> None:
@@ -250,7 +253,9 @@ class QdrantVectorStore:
                 raise VectorStoreError(
                     f"the Qdrant server at {self._named} refuses the key: correct RAG_QDRANT_KEY"
                 ) from error
-            raise VectorStoreError(f"the Qdrant server at {self._named} refused: {error}") from error
+            raise VectorStoreError(
+                f"the Qdrant server at {self._named} refused: {' '.join(str(error).split())}"
+            ) from error
         except (ApiException, QdrantException) as error:
             raise VectorStoreError(f"the Qdrant server at {self._named} failed: {error}") from error
         except ValueError as error:
