@@ -8,7 +8,7 @@ from functools import partial
 from services.rag.evaluating.judge import Verdict, judge
 from services.rag.evaluating.measures import Scores, documents_of, score
 from services.rag.evaluating.questions import Qrels, Question, QuestionsError
-from services.rag.evaluating.service import Answered, Found, RagService, ServiceError
+from services.rag.evaluating.service import Answered, Found, Service, ServiceError
 
 # Passages for each document wanted: several of the best are often of one document.
 PASSAGES_PER_DOCUMENT = 3
@@ -68,7 +68,7 @@ class Plan:
     at_once: int = 1
 
 
-async def evaluate(service: RagService, plan: Plan, progress: Progress) -> Evaluation:
+async def evaluate(service: Service, plan: Plan, progress: Progress) -> Evaluation:
     """Run a plan.
 
     Raises:
@@ -88,7 +88,7 @@ async def evaluate(service: RagService, plan: Plan, progress: Progress) -> Evalu
     return Evaluation(plan.collection, plan.split, plan.k, plan.judge_model, rows)
 
 
-async def _preset(service: RagService, plan: Plan, preset: str, progress: Progress) -> list[Row]:
+async def _preset(service: Service, plan: Plan, preset: str, progress: Progress) -> list[Row]:
     gate = asyncio.Semaphore(plan.at_once)
     done = 0
 
@@ -108,7 +108,7 @@ async def _preset(service: RagService, plan: Plan, preset: str, progress: Progre
             task.cancel()
 
 
-async def _row(service: RagService, plan: Plan, preset: str, question: Question) -> Row:
+async def _row(service: Service, plan: Plan, preset: str, question: Question) -> Row:
     limit = min(MOST_PASSAGES, plan.k * PASSAGES_PER_DOCUMENT)
     found = await service.search(plan.collection, question.text, preset=preset, limit=limit)
     documents = tuple(documents_of(found.names))
@@ -124,7 +124,7 @@ async def _row(service: RagService, plan: Plan, preset: str, question: Question)
     return await _judged(service, plan, preset, row, found) if plan.judge_model else row
 
 
-async def _judged(service: RagService, plan: Plan, preset: str, row: Row, found: Found) -> Row:
+async def _judged(service: Service, plan: Plan, preset: str, row: Row, found: Found) -> Row:
     answer = await service.answer(plan.collection, row.question.text, preset=preset)
     verdict = None
     if answer.answerable:

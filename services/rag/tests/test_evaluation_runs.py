@@ -77,11 +77,8 @@ def _chat(text: str, **more: Any) -> httpx.Response:
 def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeStack]:
     fake = FakeStack()
     transport = httpx.MockTransport(fake)
-    monkeypatch.setattr(service, "client", lambda url, key: httpx.AsyncClient(base_url=url, transport=transport))
-    plain = httpx.Client
-    monkeypatch.setattr(
-        tracking.httpx, "Client", lambda **given: plain(transport=transport, base_url=given["base_url"])
-    )
+    monkeypatch.setattr(service, "client", lambda url, headers: httpx.AsyncClient(base_url=url, transport=transport))
+    monkeypatch.setattr(tracking, "connect", lambda uri: httpx.Client(transport=transport, base_url=uri.rstrip("/")))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return fake
 
