@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    import httpx
+
     from services.rag.evaluating.runner import Evaluation, Plan
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -69,21 +71,27 @@ def evaluate(
             judge_model=judge_model,
             at_once=at_once,
         )
-        evaluation = asyncio.run(_run(url or "", plan, _progress()))
+        evaluation = _evaluation(url or "", plan, _progress())
     except (QuestionsError, ServiceError) as error:
         raise click.ClickException(str(error)) from None
     _show(evaluation, out, plots=plots)
 
 
-async def _run(url: str, plan: "Plan", progress: Callable[[str, int, int], None]) -> "Evaluation":
+def _evaluation(url: str, plan: "Plan", progress: Callable[[str, int, int], None]) -> "Evaluation":
     from services.rag.commands.calling import stack
     from services.rag.evaluating import service
-    from services.rag.evaluating.runner import evaluate as run
 
     with stack(url) as door:
         authorization = {name: value for name, value in door.client.headers.items() if name == "authorization"}
-        async with service.client(door.url, authorization) as client:
-            return await run(service.Service(client), plan, progress)
+        return asyncio.run(_run(service.client(door.url, authorization), plan, progress))
+
+
+async def _run(client: "httpx.AsyncClient", plan: "Plan", progress: Callable[[str, int, int], None]) -> "Evaluation":
+    from services.rag.evaluating.runner import evaluate as run
+    from services.rag.evaluating.service import Service
+
+    async with client:
+        return await run(Service(client), plan, progress)
 
 
 def _show(evaluation: "Evaluation", out: Path | None, *, plots: bool) -> None:
