@@ -89,9 +89,7 @@ async def test_a_killed_engine_is_a_clear_error_and_the_next_request_starts_it_a
 async def test_a_second_store_on_the_same_folder_is_refused(store: EdgeVectorStore, tmp_path: Path) -> None:
     assert await store.ready() == "ok"
     second = EdgeVectorStore(tmp_path / "vectors")
-    assert "open in another process" in await second.ready()
-    with pytest.raises(VectorStoreError, match="SPARKSTACK_STATE"):
-        await second.collections()
+    assert "open in another process: stop that one, set SPARKSTACK_STATE" in await second.ready()
     await second.close()
     assert await store.collections() == []
 
@@ -162,6 +160,7 @@ def shard_files(folder: Path) -> set[str]:
     return {path.name for path in (folder / "vectors" / "c").rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["none", "scalar", "binary"])
 async def test_optimizing_builds_graph_and_quantized_vectors_and_finds_nearly_all(
     store: EdgeVectorStore, tmp_path: Path, quantization: Any
@@ -191,6 +190,7 @@ def point_name(number: int) -> str:
     return f"00000000-0000-0000-0000-{number:012d}"
 
 
+@pytest.mark.slow
 async def test_writes_during_optimizing_are_kept_and_searches_go_on(store: EdgeVectorStore, tmp_path: Path) -> None:
     await store.create("c", CollectionSpec(DIMENSIONS))
     await store.upsert("c", points(640))
@@ -210,6 +210,7 @@ async def test_writes_during_optimizing_are_kept_and_searches_go_on(store: EdgeV
     assert generation == "2"
 
 
+@pytest.mark.slow
 async def test_many_writes_are_optimized_after_a_pause_without_being_asked(tmp_path: Path) -> None:
     store = EdgeVectorStore(tmp_path / "vectors", quiet_s=0, exact_bytes=10_000)
     await store.create("c", CollectionSpec(DIMENSIONS))
@@ -219,6 +220,7 @@ async def test_many_writes_are_optimized_after_a_pause_without_being_asked(tmp_p
     await store.close()
 
 
+@pytest.mark.slow
 async def test_closing_gives_up_optimizing_and_loses_nothing(tmp_path: Path) -> None:
     store = EdgeVectorStore(tmp_path / "vectors", exact_bytes=10_000)
     await store.create("c", CollectionSpec(DIMENSIONS))
