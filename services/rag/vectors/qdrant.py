@@ -22,7 +22,9 @@ from services.rag.vectors.filters import Filter
 from services.rag.vectors.layout import (
     DENSE,
     EXACT_BYTES,
+    HNSW_BUILD_EF,
     HNSW_EF,
+    HNSW_M,
     KEYWORDS,
     OVERSAMPLING,
     RRF_K,
@@ -105,6 +107,9 @@ class QdrantVectorStore:
             collection,
             vectors_config={DENSE: models.VectorParams(size=spec.dimensions, distance=models.Distance.COSINE)},
             sparse_vectors_config={TERMS: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+            hnsw_config=models.HnswConfigDiff(
+                m=HNSW_M, ef_construct=HNSW_BUILD_EF, full_scan_threshold=EXACT_BYTES // 1000
+            ),
             quantization_config=_quantization(spec),
             optimizers_config=models.OptimizersConfigDiff(indexing_threshold=EXACT_BYTES // 1000),
             metadata={"filterable": dict(spec.filterable), "quantization": spec.quantization},
