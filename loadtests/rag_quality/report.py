@@ -109,8 +109,8 @@ def _chunkers(found: Mapping[str, Any]) -> str:
 def _threshold(found: Mapping[str, Any]) -> str:
     fitted, shipped = found["fitted"], found["shipped"]
     head = (
-        f"Evidence is the best cosine + {fitted['overlap_weight']:.2f} × the share of the question's words in a "
-        f"passage; fitted on `dev`: {fitted['least']:.3f}. Area under the ROC curve: {found['area']['dev']:.3f} on "
+        f"Evidence is the best cosine + {fitted['overlap_weight']:.2f} × the share of the question's words in the best "
+        f"passages; fitted on `dev`: {fitted['least']:.3f}. Area under the ROC curve: {found['area']['dev']:.3f} on "
         f"`dev`, {found['area']['held_out']:.3f} on `held_out`.\n\n"
         "| threshold | answered of the answerable, dev | of the others, dev | of the answerable, held out | "
         "of the others, held out |\n|---|---:|---:|---:|---:|\n"
