@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     for chunks in [] if options.render else options.chunks:
         optimized = chunks >= report.GRAPH_FROM
-        for quantization in _QUANTIZATIONS if optimized else _QUANTIZATIONS[:1]:
+        for quantization in options.quantization if optimized else _QUANTIZATIONS[:1]:
             print(f"{chunks:,} chunks, quantization {quantization} …", flush=True)
             with tempfile.TemporaryDirectory(prefix="vector-search-") as folder:
                 _save([asdict(row) for row in measure(chunks, quantization, Path(folder) / "v", optimize=optimized)])
@@ -49,6 +49,7 @@ def _key(row: dict[str, Any]) -> tuple[int, str, str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m loadtests.vector_search", description=__doc__)
     parser.add_argument("--chunks", nargs="+", type=int, default=[1_000, 10_000, 100_000])
+    parser.add_argument("--quantization", nargs="+", choices=_QUANTIZATIONS, default=_QUANTIZATIONS)
     parser.add_argument("--render", action="store_true", help="measure nothing: the tables of the last results")
     parser.add_argument("--write", action="store_true", help="write docs/vector-search.md")
     return parser
