@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from services.rag.evaluating.judge import Verdict, judge
@@ -14,6 +14,8 @@ from services.rag.evaluating.service import Answered, Found, Service, ServiceErr
 PASSAGES_PER_DOCUMENT = 3
 # The service gives no more at a time.
 MOST_PASSAGES = 100
+# What the shipped presets hand to the model that answers.
+_JUDGED_BY = 5
 Progress = Callable[[str, int, int], None]
 """What is done (`fast: searched`), how many of how many."""
 
@@ -25,6 +27,7 @@ class Row:
     Args:
         scores: None for a question without a relevant document.
         answer, verdict: None where answers were not asked for.
+        passages: that the answer was judged by.
     """
 
     question: Question
@@ -35,6 +38,7 @@ class Row:
     scores: Scores | None
     answer: Answered | None = None
     verdict: Verdict | None = None
+    passages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,12 +130,10 @@ async def _row(service: Service, plan: Plan, preset: str, question: Question) ->
 
 async def _judged(service: Service, plan: Plan, preset: str, row: Row, found: Found) -> Row:
     answer = await service.answer(plan.collection, row.question.text, preset=preset)
-    verdict = None
+    passages, verdict = found.texts[:_JUDGED_BY], None
     if answer.answerable:
-        verdict = await judge(partial(service.ask, plan.judge_model), row.question.text, answer.text, found.texts[:5])
-    return Row(
-        row.question, row.documents, row.ms, row.steps, row.similarity, row.scores, answer=answer, verdict=verdict
-    )
+        verdict = await judge(partial(service.ask, plan.judge_model), row.question.text, answer.text, passages)
+    return replace(row, answer=answer, verdict=verdict, passages=passages)
 
 
 def _grades(plan: Plan, question: Question) -> dict[str, int]:
