@@ -6,11 +6,13 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
+from services.embeddings.metrics import EmbeddingsMetrics
 from services.engines.host_memory import HostMemory
 from services.engines.metrics import EnginesMetrics
 from services.engines.watching.engine_metrics import NAMES
 from services.engines.watching.exporter import EngineExporter
 from services.gateway.metrics import GatewayMetrics
+from services.rag.metrics import RagMetrics
 
 TARGET = Path(__file__).with_name("metrics.md")
 _FIELDS = {
@@ -51,6 +53,22 @@ _GATEWAY = """
 ## The gateway
 
 Named by OpenTelemetry's GenAI conventions where those have a name. The model is its public id.
+
+| metric | type | labels | what |
+|---|---|---|---|
+"""
+_EMBEDDINGS = """
+## Embeddings
+
+Labels are ids of the service's own list of models.
+
+| metric | type | labels | what |
+|---|---|---|---|
+"""
+_RAG = """
+## RAG
+
+A step is one of a retrieval preset; outcomes are those that the help names.
 
 | metric | type | labels | what |
 |---|---|---|---|
@@ -107,7 +125,10 @@ def reference() -> str:
     head = _OWN_NAMES.format(engines=engines, rules="---|" * len(NAMES))
     service = _registered(EnginesMetrics)
     gateway = _registered(GatewayMetrics)
-    return "".join([_HEAD, *_rows(), _SERVICE, *service, _GATEWAY, *gateway, head, *_names(), _TAIL])
+    embeddings = _registered(EmbeddingsMetrics)
+    rag = _registered(RagMetrics)
+    own = [_SERVICE, *service, _GATEWAY, *gateway, _EMBEDDINGS, *embeddings, _RAG, *rag]
+    return "".join([_HEAD, *_rows(), *own, head, *_names(), _TAIL])
 
 
 def _registered(metrics: Callable[[CollectorRegistry], object]) -> Iterator[str]:
