@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Cut:
         self._job = job
         self._counter = tokenizer_counter()
 
-    def __call__(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def __call__(self, row: Mapping[str, Any]) -> list[dict[str, str]]:
         """Return a row for each chunk."""
         from services.rag.chunking import chunk
         from services.rag.documents import payload, point_id
@@ -61,28 +62,32 @@ class Cut:
                 document = load(path, name, Limits())
                 chunks = chunk(document, self._job.options, self._counter)
             except LoadError as error:
-                return [
-                    {"id": "", "document": name, "version": "", "text": "", "payload": {}, "problem": error.message}
-                ]
+                return [_row(name, problem=error.message)]
         return [
-            {
-                "id": point_id(name, version, each.index),
-                "document": name,
-                "version": version,
-                "text": each.indexed_text,
-                "payload": payload(
-                    each,
-                    document_id=name,
-                    version=version,
-                    tenant=self._job.tenant,
-                    name=name,
-                    title=document.title,
-                    attributes={},
+            _row(
+                name,
+                id=point_id(name, version, each.index),
+                version=version,
+                text=each.indexed_text,
+                # As text: Arrow would make of it a column with the type of the first row's values.
+                payload=json.dumps(
+                    payload(
+                        each,
+                        document_id=name,
+                        version=version,
+                        tenant=self._job.tenant,
+                        name=name,
+                        title=document.title,
+                        attributes={},
+                    )
                 ),
-                "problem": "",
-            }
+            )
             for each in chunks
         ]
+
+
+def _row(document: str, **known: str) -> dict[str, str]:
+    return {"document": document, "id": "", "version": "", "text": "", "payload": "", "problem": "", **known}
 
 
 class Embed:
@@ -101,8 +106,12 @@ class Embed:
             raise ValueError(f"{card.id} makes no vectors: it is a model for {card.capability}")
 
     def __call__(self, batch: Batch) -> Batch:
-        """Add `vector`, `(n, dimensions)` float32."""
-        return {**batch, "vector": self._backend.embed([str(text) for text in batch["text"]])}
+        """Add `vector`, `(n, dimensions)` float32; zeros for a file that could not be read."""
+        read = np.flatnonzero(batch["problem"] == "")
+        vectors = np.zeros((len(batch["id"]), self._backend.dimensions), dtype=np.float32)
+        if read.size:
+            vectors[read] = self._backend.embed([str(batch["text"][at]) for at in read])
+        return {**batch, "vector": vectors}
 
 
 class Write:
@@ -118,9 +127,11 @@ class Write:
         self._terms = Bm25()
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return how many points each document got."""
-        asyncio.run(self._write(batch))
-        return {"document": batch["document"], "points": np.ones(len(batch["id"]), dtype=np.int64)}
+        """Return the document of each point that was written, and of each file that could not be read, why."""
+        read = batch["problem"] == ""
+        if read.any():
+            asyncio.run(self._write({name: column[read] for name, column in batch.items()}))
+        return {"document": batch["document"], "problem": batch["problem"]}
 
     async def _write(self, batch: Batch) -> None:
         from services.rag.vectors import CollectionSpec, Point
@@ -132,7 +143,7 @@ class Write:
             vectors = np.asarray(list(batch["vector"]), dtype=np.float32)
             await store.create(self._job.collection, CollectionSpec(vectors.shape[1]))
             points = [
-                Point(str(point), vector, self._terms.document(str(text)), _plain(carried))
+                Point(str(point), vector, self._terms.document(str(text)), json.loads(carried))
                 for point, vector, text, carried in zip(
                     batch["id"], vectors, batch["text"], batch["payload"], strict=True
                 )
@@ -144,12 +155,3 @@ class Write:
                 await store.delete(self._job.collection, stale)
         finally:
             await store.close()
-
-
-def _plain(value: Any) -> Any:
-    """Return a payload without the arrays and numbers of numpy that Ray makes of lists and integers."""
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, np.ndarray | list | tuple):
-        return [_plain(each) for each in value]
-    return value.item() if isinstance(value, np.generic) else value
