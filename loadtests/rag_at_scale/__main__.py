@@ -1,6 +1,7 @@
 """Fill a collection from many machines: `python -m loadtests.rag_at_scale --help`. Needs `ray[data]`."""
 
 import argparse
+import os
 import sys
 import time
 from collections import Counter
@@ -12,13 +13,15 @@ from services.rag.library import ChunkOptions
 
 # Shares of a core that Ray sets aside: readers wait for files, writers for the server. All three stages run at once, so
 # they have to fit the smallest machine, of two cores.
-_READER_CPUS, _WRITER_CPUS = 0.5, 0.1
+_READER_CPUS, _WRITER_CPUS = 0.25, 0.1
 _WRITTEN_AT_ONCE = 256
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job and say what it did; return 1 where a file could not be read."""
     options = _parser().parse_args(arguments)
+    # Ray tells its makers of each cluster unless it is told not to.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     import ray.data
 
@@ -42,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options=ChunkOptions(options.chunker, options.tokens, options.overlap_tokens),
     )
     started = time.monotonic()
-    files = ray.data.read_binary_files(options.folder, include_paths=True)
+    files = ray.data.read_binary_files(options.folder, include_paths=True, num_cpus=_READER_CPUS)
     pool = ray.data.ActorPoolStrategy
     given = {"fn_constructor_args": (job,)}
     cut = files.flat_map(Cut, **given, compute=pool(size=options.readers), num_cpus=_READER_CPUS)
