@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
 from services.rag.evaluating.judge import Verdict, judge
 from services.rag.evaluating.measures import Scores, documents_of, score
@@ -71,6 +71,18 @@ class Plan:
     judge_model: str = ""
     at_once: int = 1
 
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """The names of all documents that have a judgement."""
+        return frozenset(name for grades in self.qrels.values() for name in grades)
+
+
+def as_judged(name: str, known: frozenset[str]) -> str:
+    """Return a document's name as the judgements have it: what is ingested as a folder has the folder in its name."""
+    parts = name.split("/")
+    ends = ("/".join(parts[at:]) for at in range(len(parts)))
+    return next((each for each in ends if each in known), name)
+
 
 async def evaluate(service: Service, plan: Plan, progress: Progress) -> Evaluation:
     """Run a plan.
@@ -115,7 +127,7 @@ async def _preset(service: Service, plan: Plan, preset: str, progress: Progress)
 async def _row(service: Service, plan: Plan, preset: str, question: Question) -> Row:
     limit = min(MOST_PASSAGES, plan.k * PASSAGES_PER_DOCUMENT)
     found = await service.search(plan.collection, question.text, preset=preset, limit=limit)
-    documents = tuple(documents_of(found.names))
+    documents = tuple(documents_of(as_judged(name, plan.known) for name in found.names))
     grades = _grades(plan, question)
     row = Row(
         question=question,

@@ -169,6 +169,14 @@ def test_judgements_of_other_documents_are_found_out(run: Callable[..., Result],
     assert "found: vacuum.md" in done.stderr
 
 
+def test_a_folder_in_front_of_the_names_does_no_harm(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for question, names in FOUND.items():
+        monkeypatch.setitem(FOUND, question, [f"corpus/documents/{name}" for name in names])
+    assert run("--presets", "fast").stdout.splitlines()[1].split()[1] == "0.815"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
