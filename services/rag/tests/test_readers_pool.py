@@ -169,7 +169,8 @@ async def test_a_file_that_needs_too_much_memory_is_told_so(tmp_path: Path):
     limits = Limits(max_memory_bytes=320_000_000, max_characters=100_000_000)
     async with Readers(limits, workers=1) as readers:
         with pytest.raises(
-            LoadError, match=r"'big.txt' needs more than the 320 MB of memory that it may take"
+            LoadError,
+            match=r"'big.txt'.* more than (the )?320 MB of memory",  # a library may abort before Python notices
         ) as caught:
             await readers.read(big, "big.txt", OPTIONS)
         assert caught.value.code == "crashed"
