@@ -17,6 +17,7 @@ from services.rag.vectors.edge import EdgeVectorStore
 from services.rag.vectors.filters import eq
 from tests.conformance.vector_stores.writing_until_killed import BATCH, batch
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 DIMENSIONS = 32
 
@@ -53,7 +54,6 @@ async def written_until_killed(folder: Path, first: int, batches: int) -> int:
     return int(rest[-1]) if rest else safe
 
 
-@pytest.mark.slow
 async def test_whatever_was_answered_survives_kills_and_is_there_once(tmp_path: Path) -> None:
     safe = 0
     for batches in (1, 7, 30, 90):
@@ -160,7 +160,6 @@ def shard_files(folder: Path) -> set[str]:
     return {path.name for path in (folder / "vectors" / "c").rglob("*") if path.is_file()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["none", "scalar", "binary"])
 async def test_optimizing_builds_graph_and_quantized_vectors_and_finds_nearly_all(
     store: EdgeVectorStore, tmp_path: Path, quantization: Any
@@ -190,7 +189,6 @@ def point_name(number: int) -> str:
     return f"00000000-0000-0000-0000-{number:012d}"
 
 
-@pytest.mark.slow
 async def test_writes_during_optimizing_are_kept_and_searches_go_on(store: EdgeVectorStore, tmp_path: Path) -> None:
     await store.create("c", CollectionSpec(DIMENSIONS))
     await store.upsert("c", points(640))
@@ -210,7 +208,6 @@ async def test_writes_during_optimizing_are_kept_and_searches_go_on(store: EdgeV
     assert generation == "2"
 
 
-@pytest.mark.slow
 async def test_many_writes_are_optimized_after_a_pause_without_being_asked(tmp_path: Path) -> None:
     store = EdgeVectorStore(tmp_path / "vectors", quiet_s=0, exact_bytes=10_000)
     await store.create("c", CollectionSpec(DIMENSIONS))
@@ -220,7 +217,6 @@ async def test_many_writes_are_optimized_after_a_pause_without_being_asked(tmp_p
     await store.close()
 
 
-@pytest.mark.slow
 async def test_closing_gives_up_optimizing_and_loses_nothing(tmp_path: Path) -> None:
     store = EdgeVectorStore(tmp_path / "vectors", exact_bytes=10_000)
     await store.create("c", CollectionSpec(DIMENSIONS))
