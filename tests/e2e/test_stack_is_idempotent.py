@@ -39,7 +39,7 @@ def test_a_changed_variable_restarts_the_service_that_reads_it(stack):
 def test_a_service_moves_to_another_port(stack):
     stack.up()
     stack.environment["GATEWAY_PORT"] = str(free_port())
-    assert "started: gateway" in stack.up()
+    assert "started: rag, gateway" in stack.up(), "rag asks the gateway: it has to know its new port"
     assert stack.status()["gateway"]["address"] == stack.gateway
     assert stack.ask()["usage"]["completion_tokens"] > 0
 
