@@ -5,9 +5,9 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import NoReturn
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
@@ -33,7 +33,7 @@ from services.gateway.settings import GatewaySettings
 from services.kit.app import create_app as create_kit_app
 from services.kit.errors import NotFound
 from services.kit.metrics import new_registry
-from services.kit.middleware import LOG_FIELDS, DirectRoutes
+from services.kit.middleware import DirectRoutes
 from services.kit.tracing import Tracer
 
 
@@ -99,15 +99,12 @@ def create_app(settings: GatewaySettings, *, times: LeaseTimes | None = None) ->
     return app
 
 
-async def _no_path(request: Request, _error: Exception) -> Response:
-    path = request.url.path
-    error = NotFound(
-        f"there is no {path} here; /openapi.json lists what there is. Paths of a service, such as /v1/files, come with "
-        "the service: `sparkstack status` shows which are behind this gateway"
+async def _no_path(request: Request, _error: Exception) -> NoReturn:
+    # Raised, not answered: kit's middleware makes the envelope of it and writes the log line.
+    raise NotFound(
+        f"there is no {request.url.path} here; /openapi.json lists what there is. Paths of a service, such as "
+        "/v1/files, come with the service: `sparkstack status` shows which are behind this gateway"
     )
-    request.scope[LOG_FIELDS]["error"] = error.code
-    headers = {name.decode(): value.decode() for name, value in error.headers()}
-    return Response(error_body(path, error), status_code=error.status, headers=headers)
 
 
 def _passage_routes(door: Door, passages: Iterable[tuple[str, str]]) -> Iterable[Route]:

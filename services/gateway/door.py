@@ -208,7 +208,7 @@ class Door:
 
     def _unable(self, target: Target, operation: str) -> UnsupportedParameter:
         able = self.catalogue.offering(operation)
-        others = f"models that do: {', '.join(able[:10])}" if able else "no model here is known to"
+        others = f"models that do: {', '.join(able[:10])}" if able else "no model here is known to do so"
         can = ", ".join(target.facts.capabilities)
         return UnsupportedParameter(
             f"{target.public_id} does not {_ASKED_BY[operation]}, it is for: {can}; {others}", param="model"

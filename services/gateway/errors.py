@@ -33,7 +33,7 @@ class TooManyHops(InvalidRequest):
 
 
 class ServiceRefusal(AppError):
-    """A service of the stack refused. Status, type, code and sentence are its own, not these; its README lists them."""
+    """A service of the stack refused, for a reason of its own: its status, type, code and sentence replace these."""
 
     status = 502
     type = "upstream_error"

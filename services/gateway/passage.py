@@ -55,11 +55,9 @@ class PassageRoute:
         passage = Passage(door, backend, scope, receive, send)
         try:
             await passage.run(_target(scope), headers)
-        except EngineUnreachable:
-            door.backends.changed(backend.name)
-            raise
-        if passage.may_have_changed:
-            door.backends.changed(backend.name)
+        finally:
+            if passage.may_have_changed:
+                door.backends.changed(backend.name)
 
 
 class Passage:
@@ -68,7 +66,7 @@ class Passage:
     def __init__(self, door: Door, backend: Backend, scope: Scope, receive: Receive, send: Send) -> None:
         settings = door.settings
         self.may_have_changed = scope["method"] not in ("GET", "HEAD")
-        """Another list of models may be the outcome."""
+        """Discovery had better look: at a list of models that may be another, or at a service that may be gone."""
         self._settings = settings
         self._name = backend.name
         self._api: OpenAICompatible = backend.api
@@ -99,6 +97,7 @@ class Passage:
         except TimeoutError:
             await self._fail(EngineTimeout(f"{self._name} {self._late}"))
         except AppError as error:
+            self.may_have_changed |= isinstance(error, EngineUnreachable)
             await self._fail(error)
         except asyncio.CancelledError:
             if not self._left:  # the server itself is ending
@@ -178,11 +177,16 @@ class Passage:
         await self._send({"type": "http.response.body", "body": b""})
 
     async def _fail(self, error: AppError) -> None:
-        """Tell the client of a failure; where the head of a whole answer is gone, its connection just breaks off."""
-        if not (self._answering and self._events):
+        """Tell the client of a failure.
+
+        An answer that has begun and is no stream of events can't tell: it is left without its end, upon which the
+        server breaks the connection off.
+        """
+        if not self._answering:
             raise error
         self._scope[LOG_FIELDS]["error"] = error.code
-        await self._send({"type": "http.response.body", "body": encode_event(error.body())})
+        if self._events:
+            await self._send({"type": "http.response.body", "body": encode_event(error.body())})
 
     async def _watch_client(self, task: "asyncio.Task[None]") -> None:
         await self._body_read.wait()

@@ -93,7 +93,10 @@ class HttpEmbedder:
         model = await self.model()
         if not texts:
             return np.zeros((0, model.dimensions), np.float32)
-        body = msgspec.json.encode({"model": model.id, "input": list(texts), "encoding_format": "base64"})
+        # A passage with its headings may be a little longer than the model takes: its end is in the text, and found by
+        # its words, all the same.
+        asked = {"model": model.id, "input": list(texts), "encoding_format": "base64", "truncate": True}
+        body = msgspec.json.encode(asked)
         answer = await self._patiently("/v1/embeddings", body, caller.headers if caller else {})
         rows = sorted(msgspec.json.decode(answer, type=_Embeddings).data, key=lambda row: row.index)
         vectors = np.stack([_vector(row.embedding) for row in rows])
@@ -107,7 +110,7 @@ class HttpEmbedder:
     async def answers(self) -> str:
         """Return `ok`, or a sentence on what is wrong with the service."""
         try:
-            await self._once("GET", "/livez", b"", {})
+            await self._once("GET", "/v1/models", b"", {})
         except (_Failure, aiohttp.ClientError, TimeoutError) as error:
             return self._unreachable(error)
         return "ok"

@@ -19,6 +19,7 @@ from services.rag.ports import Caller, Generated
 _CONNECT_S = 5.0
 _FACTS_S = 2.0
 _FACTS_KEPT_S = 30.0
+_GUESS_KEPT_S = 3.0
 _DEFAULT_CONTEXT_TOKENS = 4096
 """Where the gateway does not say what a model's context is: what nearly every chat model has at least."""
 _SIZE_IN_NAME = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", re.IGNORECASE)
@@ -62,6 +63,7 @@ class HttpGenerator:
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._session: aiohttp.ClientSession | None = None
         self._facts: dict[str, tuple[float, ModelFacts]] = {}
+        """Until when it holds, by name."""
 
     async def close(self) -> None:
         """Close every connection."""
@@ -130,13 +132,15 @@ class HttpGenerator:
     async def facts(self, model: str, caller: Caller | None = None) -> ModelFacts:
         """Return what is known of a model; asked again after half a minute, and guessed where nobody says."""
         name = model or self.model
+        now = time.monotonic()
         kept = self._facts.get(name)
-        if kept is not None and time.monotonic() - kept[0] < _FACTS_KEPT_S:
+        if kept is not None and now < kept[0]:
             return kept[1]
-        facts = await self._ask_facts(name, caller or Caller())
+        facts, good_for_s = await self._ask_facts(name, caller or Caller()), _FACTS_KEPT_S
         if facts is None:
-            return kept[1] if kept else ModelFacts(name, _DEFAULT_CONTEXT_TOKENS, parameters_in_name(name))
-        self._facts[name] = (time.monotonic(), facts)
+            facts, good_for_s = ModelFacts(name, _DEFAULT_CONTEXT_TOKENS, parameters_in_name(name)), _GUESS_KEPT_S
+            facts = kept[1] if kept else facts
+        self._facts[name] = (now + good_for_s, facts)
         return facts
 
     async def _ask_facts(self, name: str, caller: Caller) -> ModelFacts | None:

@@ -12,6 +12,7 @@ from typing import Any
 from services.kit.errors import InvalidRequest
 from services.rag.errors import CollectionNotFound
 from services.rag.ingesting.database import Database
+from services.rag.ingesting.paging import Cursor, Page, read_page
 from services.rag.library import ChunkOptions, Collection
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
@@ -89,6 +90,15 @@ class Registry:
         """Return all, the oldest first."""
         return [record.collection for record in await self.records()]
 
+    async def searchable(self) -> list[Collection]:
+        """Return those with at least one document that can be found, the oldest first: each is a model `rag/<name>`."""
+        counts = await self.all_counts()
+        return [
+            collection
+            for collection in await self.collections()
+            if collection.id in counts and counts[collection.id].searchable
+        ]
+
     async def record(self, name: str) -> Record:
         """Return the collection of this name or id, with what else is known of it.
 
@@ -100,6 +110,15 @@ class Registry:
     async def records(self) -> list[Record]:
         """Return all that are not on their way out, the oldest first."""
         return await self._database.read(_live_records)
+
+    async def page(self, cursor: Cursor) -> Page[Record]:
+        """Return a page of all collections."""
+
+        def work(connection: sqlite3.Connection) -> Page[Record]:
+            page = read_page(connection, "collections", "state != 'deleting'", (), cursor)
+            return Page([_record(row) for row in page.data], page.has_more)
+
+        return await self._database.read(work)
 
     async def counts(self, record: Record, tenant: str | None = None) -> Counts:
         """Return what a collection holds; of one tenant where it is named."""

@@ -1,12 +1,16 @@
-"""One gateway on a real socket in front of the fake engine, for all contract tests of a process.
+"""One gateway on a real socket in front of the fake engine and of fake embeddings and rag services, for all contract
+tests of a process.
 
-Both run in an event loop of their own, in a thread: most clients under test block.
+They run in an event loop of their own, in a thread: most clients under test block.
 """
 
 import contextlib
+import json
 import logging
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -17,9 +21,12 @@ from fastapi import FastAPI
 from services.gateway.app import create_app
 from services.gateway.settings import GatewaySettings
 from tests.testkit.engine import FakeEngine
+from tests.testkit.fake_services import FakeRag, FakeService, fake_embeddings, fake_rag
 from tests.testkit.server import fake_engine, in_thread, running
 
 KEY = "sk-spark-contract-tests"
+INTERNAL_KEY = "sk-internal-contract-tests"
+MODELS = {"fake-chat", "fake-other", "fake-embed", "mini", "mini-rank", "rag/handbook"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,8 @@ class Stack:
     url: str
     key: str
     engine: FakeEngine
+    embeddings: FakeService
+    rag: FakeRag
     app: FastAPI
 
     def last_body(self, path: str = "/v1/chat/completions") -> dict[str, Any]:
@@ -46,17 +55,26 @@ class Stack:
 
 @contextlib.asynccontextmanager
 async def running_stack() -> AsyncIterator[Stack]:
-    """Run the fake engine and a gateway in front of it."""
-    async with fake_engine(models=("fake-chat", "fake-other")) as engine:
-        settings = GatewaySettings(
-            api_keys=(f"contract={KEY}",),
-            backends={"fake": engine.url},
-            aliases={"gpt-4o-mini": "fake-chat"},
-            max_body_mb=1,
-        )
-        app = create_app(settings)
+    """Run the fakes and a gateway in front of them."""
+    async with (
+        fake_engine(models=("fake-chat", "fake-other")) as engine,
+        fake_embeddings(key=INTERNAL_KEY) as embeddings,
+        fake_rag(key=INTERNAL_KEY) as rag,
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            catalogue = Path(folder, "catalogue.json")
+            catalogue.write_text(json.dumps({"backends": [embeddings.listed(), rag.listed()]}))
+            settings = GatewaySettings(
+                api_keys=(f"contract={KEY}",),
+                backends={"fake": engine.url},
+                catalogue=catalogue,
+                internal_key=INTERNAL_KEY,
+                aliases={"gpt-4o-mini": "fake-chat"},
+                max_body_mb=1,
+            )
+            app = create_app(settings)
         async with running(app) as url:
-            yield Stack(url, KEY, engine, app)
+            yield Stack(url, KEY, engine, embeddings, rag, app)
 
 
 @pytest.fixture(scope="package", autouse=True)

@@ -12,7 +12,9 @@ import pytest
 
 from services.gateway.app import create_app
 from services.gateway.settings import GatewaySettings
+from tests.contract.conftest import MODELS
 from tests.contract.test_openai_client import UNICODE, ask
+from tests.testkit.fake_services import ANSWER
 from tests.testkit.server import in_thread, running
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(8)
@@ -59,7 +61,7 @@ def check_ending(answer, *, prompt=True):
 def test_models_are_listed_with_their_details(client):
     models = {model.model: model for model in client.list().models}
 
-    assert set(models) == {"fake-chat", "fake-other", "fake-embed"}
+    assert set(models) == MODELS
     model = models["fake-chat"]
     assert model.size == 96_576_768
     assert re.fullmatch(r"[0-9a-f]{64}", model.digest)
@@ -78,10 +80,24 @@ def test_a_model_is_shown_by_every_name(client, name):
     assert "fake-chat" in shown.modelfile
 
 
+@pytest.mark.parametrize("name", ["rag/handbook", "rag/handbook:latest"])
+def test_a_collection_is_a_model_like_any_other(client, name):
+    pieces = [part.message.content for part in client.chat(name, ask("The key?"), stream=True)]
+
+    assert client.chat(name, ask("The key?")).message.content == "".join(pieces) == ANSWER
+    assert client.generate(name, "The key?").response == ANSWER
+    assert "completion" in client.show(name).capabilities
+
+
+def test_vectors_come_from_the_service_that_makes_them(client):
+    assert [len(vector) for vector in client.embed("mini:latest", ["a", "b"]).embeddings] == [8, 8]
+    assert client.show("mini").capabilities == ["embedding"]
+
+
 def test_running_models_are_those_of_engines_that_answer(client):
     running = {model.model: model for model in client.ps().models}
 
-    assert set(running) == {"fake-chat", "fake-other", "fake-embed"}
+    assert set(running) == MODELS
     assert running["fake-chat"].context_length == 8192
     assert running["fake-chat"].expires_at > datetime.datetime.now(datetime.UTC)
 

@@ -11,6 +11,8 @@ import openai
 import pydantic
 import pytest
 
+from tests.contract.conftest import MODELS
+
 UNICODE = 'naïve 🚀 你好 👩\u200d🚀 🇨🇭 مرحبا \u2028 \x00 "quoted" back\\slash'
 WEATHER = {
     "type": "function",
@@ -282,7 +284,7 @@ async def test_equal_texts_have_equal_embeddings(async_client):
 def test_models_are_listed_with_their_state(client):
     models = {model.id: model for model in client.models.list()}
 
-    assert set(models) == {"fake-chat", "fake-other", "fake-embed"}
+    assert set(models) == MODELS
     assert models["fake-chat"].object == "model"
     assert models["fake-chat"].sparkstack["state"] == "ready"
     assert "gpt-4o-mini" in models["fake-chat"].sparkstack["aliases"]

@@ -86,6 +86,10 @@ def test_a_missing_key_is_told_in_the_envelope(stack, path):
     assert answer.headers["x-request-id"]
 
 
+MODELS = {"embed": "fake-embed", "rerank": "mini-rank"}
+"""By what their path has in it; all others chat."""
+
+
 # --- what it does -----------------------------------------------------------------------------------------------
 
 DOCUMENT = create_app(GatewaySettings(api_keys=("any",))).openapi()
@@ -103,7 +107,7 @@ schema.config.checks.update(excluded_check_names=["positive_data_acceptance"])
 @schema.parametrize()
 def test_the_gateway_does_what_the_document_says(case, shared_stack):
     if isinstance(case.body, dict) and is_a_name(case.body.get("model")):
-        case.body["model"] = "fake-embed" if "embed" in case.path else "fake-chat"
+        case.body["model"] = next((name for part, name in MODELS.items() if part in case.path), "fake-chat")
     if case.path_parameters and case.meta.generation.mode == GenerationMode.POSITIVE:
         case.path_parameters["model"] = "fake-chat"
 

@@ -3,6 +3,7 @@
 Screenshots are left in `$SPARKSTACK_TEST_OUTPUT`, or in pytest's temporary folder: look at them after a change.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -21,6 +22,8 @@ from services.gateway.settings import GatewaySettings
 from services.kit.settings import load_settings
 from tests.testkit.engine import FakeEngine
 from tests.testkit.fake_engines_service import FakeModel, fake_engines
+from tests.testkit.fake_services import ANSWER as ANSWER_WITH_SOURCES
+from tests.testkit.fake_services import FakeRag, fake_embeddings, fake_rag
 from tests.testkit.server import eventually, fake_engine, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -111,9 +114,8 @@ async def engine() -> AsyncIterator[FakeEngine]:
 @asynccontextmanager
 async def gateway_before(engine: FakeEngine, **settings: Any) -> AsyncIterator[str]:
     settings = {"api_keys": (KEY,), "allow_loopback_without_key": False, **settings}
-    app = create_app(
-        load_settings(GatewaySettings, backends={"fake": engine.url}, discovery_interval_s=0.1, **settings)
-    )
+    given = load_settings(GatewaySettings, backends={"fake": engine.url}, discovery_interval_s=0.1, **settings)
+    app = await asyncio.to_thread(create_app, given)  # it reads files
     async with running(app) as url:
         yield url
 
@@ -511,6 +513,53 @@ async def test_events_are_read_whole_wherever_the_stream_is_cut(gateway: str, op
         assert len(readings) == len(stream.encode())
         for events in readings:
             assert events == ['{"a": "é🚀"}', "x\ny", "", "last"]
+
+
+# --- answers from documents -----------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def documents(folder: Path) -> AsyncIterator[tuple[str, FakeRag]]:
+    """Run a gateway in front of an engine and of the stack's own services."""
+    async with fake_engine() as engine, fake_embeddings(key="sk-in") as embeddings, fake_rag(key="sk-in") as rag:
+        catalogue = folder / "catalogue.json"
+        catalogue.write_text(json.dumps({"backends": [embeddings.listed(), rag.listed()]}))
+        async with gateway_before(engine, catalogue=catalogue, internal_key="sk-in") as url:
+            yield url, rag
+
+
+async def test_the_services_are_shown_with_what_they_are_for(open_page: Open, tmp_path: Path) -> None:
+    async with documents(tmp_path) as (url, rag), open_page(url) as visit:
+        backends = visit.page.locator("#backends li")
+        await expect(backends.filter(has_text="embeddings, rerank").locator(".state")).to_have_text("ready")
+        await expect(backends.filter(has_text="chat, rag").locator(".state")).to_have_text("ready")
+        await expect(visit.page.locator("#models li", has_text="mini").first).to_contain_text("8 dimensions")
+        await expect(visit.page.locator("optgroup[label='Answers from documents'] option")).to_have_text("rag/handbook")
+        await expect(visit.page.locator("optgroup[label='Other models'] option")).to_have_text(["mini", "mini-rank"])
+        rag.drop_collection("handbook")
+        await expect(visit.page.locator("optgroup[label='Answers from documents']")).to_have_count(0)
+
+
+async def test_an_answer_from_documents_shows_what_it_cites(open_page: Open, tmp_path: Path, screenshots: Path) -> None:
+    async with documents(tmp_path) as (url, _), open_page(url) as visit:
+        page = visit.page
+        await page.get_by_role("button", name="rag/handbook").click()
+        await visit.ask("Where is my key?")
+        await visit.ended()
+        await expect(visit.answer).to_have_text(ANSWER_WITH_SOURCES.replace("`", ""))
+        sources = page.get_by_role("region", name="Sources").get_by_role("listitem")
+        await expect(sources.locator("[data-part=number]")).to_have_text(["[1]", "[2]"])
+        await expect(sources.locator("[data-part=document]")).to_have_text(["Keys", "Offline <b>"])
+        await expect(sources.locator("[data-part=place]")).to_have_text(["keys.md", "offline.pdf · page 7"])
+        await expect(sources.locator("blockquote")).to_have_text(
+            ["`sparkstack key` prints it", "no outside connection"]
+        )
+        await expect(page.locator("#announcer")).to_contain_text("2 sources below.")
+        await page.screenshot(path=screenshots / "page-sources.png")
+        await page.get_by_role("button", name="fake-chat").click()
+        await visit.ask("echo: none")
+        await visit.ended()
+        await expect(page.get_by_role("region", name="Sources")).to_have_count(1)
 
 
 # --- looks ------------------------------------------------------------------------------------------------------

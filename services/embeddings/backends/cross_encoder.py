@@ -15,7 +15,6 @@ from services.embeddings.backends.network import OnnxNetwork, batches
 from services.embeddings.backends.torch import (
     Device,
     Precision,
-    TokenCounter,
     choose_device,
     choose_dtype,
     computing,
@@ -44,13 +43,9 @@ class OnnxCrossEncoder:
         self.max_tokens = max_tokens
         self._network = network
         self._batch_tokens = batch_tokens
-        # A copy does the cutting: another thread may count with the first meanwhile.
+        # The query is measured by one tokenizer that cuts nothing, the pairs are cut by another.
         self._cutting = type(network.tokenizer).from_str(network.tokenizer.to_str())
         self._cutting.enable_truncation(max_tokens, strategy="only_second")
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Return each text's tokens, special tokens included, before any truncation."""
-        return [len(each.ids) for each in self._network.tokenizer.encode_batch_fast(list(texts))]
 
     def score(self, query: str, documents: Sequence[str]) -> Vectors:
         """Return `(n_documents,)` float32 in 0…1: the sigmoid of the network's logit.
@@ -153,11 +148,6 @@ class TorchCrossEncoder:
         self.max_tokens = min(own, max_tokens or own)
         self._model.max_seq_length = self.max_tokens
         self._batch_texts = batch_texts
-        self._counter = TokenCounter(source, self._model.tokenizer)
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Return each text's tokens, special tokens included, before any truncation."""
-        return self._counter.count(texts)
 
     def score(self, query: str, documents: Sequence[str]) -> Vectors:
         """Return `(n_documents,)` float32 in 0…1: the sigmoid of the network's logit."""
@@ -180,7 +170,13 @@ def find_onnx(folder: Path) -> Path | None:
 
 
 def open_cross_encoder(
-    source: str, *, device: Device = "auto", max_tokens: int | None = None, batch_tokens: int = 4096, threads: int = 0
+    source: str,
+    *,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    max_tokens: int | None = None,
+    batch_tokens: int = 4096,
+    threads: int = 0,
 ) -> OnnxCrossEncoder | TorchCrossEncoder:
     """Return the cross-encoder of a folder or a downloaded repository: by ONNX Runtime where it can be, else by torch.
 
@@ -194,5 +190,10 @@ def open_cross_encoder(
         return OnnxCrossEncoder(loaded, max_tokens=max_tokens or 512, batch_tokens=batch_tokens)
     most = max_tokens or 512
     return TorchCrossEncoder(
-        source, device=device, max_tokens=max_tokens, batch_texts=max(1, batch_tokens // most), threads=threads
+        source,
+        device=device,
+        precision=precision,
+        max_tokens=max_tokens,
+        batch_texts=max(1, batch_tokens // most),
+        threads=threads,
     )

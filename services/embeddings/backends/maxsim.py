@@ -53,10 +53,7 @@ class MaxSim:
         self._batch_tokens = batch_tokens
         self.cache = TokenCache(cache_bytes)
         self._around = tuple(network.tokenizer.encode("").ids)
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Return each text's tokens, special tokens included; none is cut off."""
-        return [len(each.ids) for each in self._network.tokenizer.encode_batch_fast(list(texts))]
+        self._last_query: tuple[str, Vectors, Vectors] = ("", *self._read_query(""))
 
     def score(self, query: str, documents: Sequence[str]) -> Vectors:
         """Return `(n_documents,)` float32 in -1…1; see the module's first lines for what it is."""
@@ -76,6 +73,12 @@ class MaxSim:
         self._network.close()
 
     def _query(self, query: str) -> tuple[Vectors, Vectors]:
+        """Return what `_read_query` does; the documents of one request come in several batches, mostly in a row."""
+        if self._last_query[0] != query:
+            self._last_query = (query, *self._read_query(query))
+        return self._last_query[1:]
+
+    def _read_query(self, query: str) -> tuple[Vectors, Vectors]:
         """Return the query's vectors, the whole one first, and the weights of its tokens, which add up to 1."""
         (states,) = self._states([query])
         weights = np.square(states).sum(axis=1)

@@ -64,11 +64,6 @@ class TorchEmbeddings:
         self.max_tokens = min(own, max_tokens or own)
         self._model.max_seq_length = self.max_tokens
         self.dimensions = int(self._model.get_embedding_dimension())
-        self._counter = TokenCounter(source, self._model.tokenizer)
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Return each text's tokens, special tokens included, before any truncation."""
-        return self._counter.count(texts)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return `(n_texts, dimensions)` float32, L2-normalised rows, computed as one batch."""
@@ -82,28 +77,6 @@ class TorchEmbeddings:
         """Give its memory back, the device's too."""
         del self._model
         free(self.device)
-
-
-class TokenCounter:
-    """Counts tokens beside the model: its tokenizer must not be asked by two threads while it truncates for one.
-
-    Raises:
-        BackendError: the tokenizer is one that can't be copied.
-    """
-
-    def __init__(self, source: str, tokenizer: Any) -> None:
-        from tokenizers import Tokenizer
-
-        fast = getattr(tokenizer, "backend_tokenizer", None)
-        if fast is None:
-            raise BackendError(f"{source} has no tokenizer.json: convert its tokenizer with transformers, and save it")
-        self._own = Tokenizer.from_str(fast.to_str())
-        self._own.no_truncation()
-        self._own.no_padding()
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Return each text's tokens, special tokens included."""
-        return [len(each.ids) for each in self._own.encode_batch_fast(list(texts))]
 
 
 def import_torch() -> tuple[Any, Any]:

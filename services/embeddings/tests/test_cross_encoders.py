@@ -50,10 +50,6 @@ def test_a_long_document_is_cut_at_its_end_and_a_long_query_to_half(reranker):
     assert reranker.score("moon " * 30 + "tea", ["tea"])[0] < 0.3
 
 
-def test_tokens_are_counted_before_anything_is_cut(reranker):
-    assert reranker.count(["green tea", "", "sun " * 40]) == [4, 2, 42]
-
-
 def test_no_documents_have_no_scores(reranker):
     assert reranker.score(QUERY, []).shape == (0,)
 

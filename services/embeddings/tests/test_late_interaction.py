@@ -52,7 +52,7 @@ def test_nothing_is_cut_off_a_long_document(network):
     question = "What is the capital of France?"
     with_answer, without = reranker.score(question, [filler + end, filler])
     assert with_answer > without + 0.1
-    assert reranker.count([filler])[0] > 200
+    assert len(network.tokenizer.encode(filler).ids) > 200
 
 
 def test_what_a_document_scores_hardly_depends_on_those_beside_it(network):
@@ -76,10 +76,10 @@ def test_documents_that_come_again_are_not_computed_again_and_score_the_same(net
 
     reranker = MaxSim(Counting(), cache_bytes=1_000_000)
     first = reranker.score("a capital", [*TEXTS, TEXTS[1]])
-    assert sum(computed) == 1 + len(TEXTS)
+    assert sum(computed) == 2 + len(TEXTS)  # the query, and an empty one when it was made
     computed.clear()
     again = reranker.score("a capital", [TEXTS[2], *TEXTS])
-    assert computed == [1]
+    assert computed == []
     assert again.tolist() == [first[2], first[0], first[1], first[2]]
     assert first[3] == first[1]
 

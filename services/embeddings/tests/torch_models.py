@@ -39,7 +39,6 @@ def _embeddings(folder: Path) -> dict[str, Any]:
             "cosines": (vectors[:2] * rounded[:2]).sum(axis=1).tolist(),
         },
         "none": plain.embed([]).shape,
-        "counts": plain.count(TEXTS),
         "max_tokens": [plain.max_tokens, half.max_tokens],
         "alone": float(np.abs(plain.embed(TEXTS[:1]) - vectors[:1]).max()),
     }
@@ -59,7 +58,6 @@ def _cross_encoders(folder: Path) -> dict[str, Any]:
         "scores": scores.tolist(),
         "expected": [1 / (1 + math.exp(-logit)) for logit in logits],
         "none": opened.score("green tea", []).shape,
-        "counts": opened.count(TEXTS),
         "max_tokens": opened.max_tokens,
     }
     opened.close()

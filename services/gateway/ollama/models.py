@@ -59,6 +59,7 @@ def shown(target: Target) -> dict[str, Any]:
             "general.basename": target.public_id,
             "general.parameter_count": facts.parameters or 0,
             f"{family}.context_length": facts.context_tokens or 0,
+            **({f"{family}.embedding_length": facts.dimensions} if facts.dimensions else {}),
         },
         "capabilities": capabilities(facts),
         "modified_at": _time(facts.created),

@@ -41,9 +41,11 @@ export class Chat {
     const chosen = this.#picker.value;
     // Of a server that only names its models it is not known what they can do.
     const chats = ({ capabilities }) => !capabilities?.length || capabilities.includes("chat");
+    const cites = ({ capabilities }) => capabilities?.includes("rag") ?? false;
     const groups = [
-      group("Chat", models.filter(chats)),
-      group("Other models", models.filter((model) => !chats(model))),
+      group("Chat", models.filter((model) => chats(model) && !cites(model))),
+      group("Answers from documents", models.filter(cites)),
+      group("Other models", models.filter((model) => !chats(model) && !cites(model))),
     ].filter((one) => one.children.length > 0);
     const byDefault = new Option(defaultModel ? `default: ${defaultModel}` : "default", "default");
     this.#picker.replaceChildren(byDefault, ...groups);

@@ -74,6 +74,7 @@ function facts(model) {
     model.quantization,
     model.size_bytes && format.bytes(model.size_bytes),
     model.context_tokens && `${format.count(model.context_tokens)} context`,
+    model.dimensions && `${format.count(model.dimensions)} dimensions`,
     model.capabilities?.join(", "),
     served(model),
   );
@@ -81,6 +82,7 @@ function facts(model) {
 
 function served(model) {
   if (model.managed) return model.engine && `on ${model.engine}`;
+  if (model.engine === "sparkstack") return `on ${model.backend}`; // one of the stack's own services
   return model.engine && model.engine !== model.backend ? `${model.engine} on ${model.backend}` : `on ${model.backend}`;
 }
 

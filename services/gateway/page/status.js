@@ -136,5 +136,6 @@ function drawBackend(parts, backend) {
   drawState(parts.state, backend.state);
   setText(parts.name, backend.name);
   setText(parts.url, backend.url);
+  setText(parts.capabilities, backend.capabilities?.join(", ") ?? "");
   setText(parts.message, backend.message ?? "");
 }

@@ -1,5 +1,6 @@
 // One question and its answer: drawn while it streams, measured, and told apart when it fails.
 
+import { Citations } from "./citations.js";
 import { fromTemplate, setText } from "./dom.js";
 import * as format from "./format.js";
 import { GrowingText } from "./text.js";
@@ -21,6 +22,7 @@ export class Turn {
   #thoughts = "";
   #answerView;
   #thoughtsView;
+  #citations;
   #frame = null;
   #onDraw = () => {};
   #failure = null;
@@ -39,6 +41,7 @@ export class Turn {
     this.#parts = parts;
     this.#answerView = new GrowingText(parts.answer);
     this.#thoughtsView = new GrowingText(parts.thoughts);
+    this.#citations = new Citations(parts.cited, parts.citations);
     new GrowingText(parts.question).draw(question);
     parts.model.textContent = model;
     parts.retry.addEventListener("click", onRetry);
@@ -62,7 +65,8 @@ export class Turn {
   spoken() {
     if (this.#failure !== null) return `The answer failed. ${this.#failure.message}`;
     const text = this.#answer.slice(0, SPOKEN_CHARACTERS);
-    return this.#stopped ? `Stopped. ${text}` : `Answer: ${text}`;
+    const sources = this.#citations.count === 0 ? "" : ` ${format.plural(this.#citations.count, "source")} below.`;
+    return this.#stopped ? `Stopped. ${text}` : `Answer: ${text}${sources}`;
   }
 
   /** Draw the answer as it comes, to its end; return the failure that ended it, else null. */
@@ -89,6 +93,7 @@ export class Turn {
     const choice = chunk.choices?.[0];
     if (choice === undefined) return;
     if (choice.finish_reason) this.#finish = choice.finish_reason;
+    if (Array.isArray(choice.delta?.annotations)) this.#citations.take(choice.delta.annotations);
     const words = choice.delta?.content ?? "";
     const thought = choice.delta?.reasoning_content ?? choice.delta?.reasoning ?? "";
     if (words === "" && thought === "") return;
@@ -106,6 +111,7 @@ export class Turn {
     this.#parts.reasoning.hidden = this.#thoughts === "";
     if (this.#thoughts !== "") this.#thoughtsView.draw(this.#thoughts);
     this.#answerView.draw(this.#answer);
+    this.#citations.draw();
     this.#onDraw();
   }
 

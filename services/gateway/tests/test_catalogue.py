@@ -1,6 +1,6 @@
 import pytest
 
-from services.gateway.catalogue import Catalogue, ModelFacts, facts_from_document, facts_from_listing
+from services.gateway.catalogue import ENGINES, Catalogue, ModelFacts, facts_from_document, facts_from_listing
 from services.kit.errors import ModelNotFound
 
 
@@ -32,6 +32,37 @@ def test_default_is_the_first_model_that_can_chat_unless_told_otherwise() -> Non
     named = Catalogue(default_model="e")
     named.add_backend("a", models("c", "e"))
     assert named.resolve("default").upstream_id == "e"
+
+
+def test_default_is_a_model_of_the_engines_service_before_any_other_and_never_one_that_asks_default_itself() -> None:
+    catalogue = Catalogue()
+    catalogue.add_backend("rag", [ModelFacts("rag/handbook", capabilities=("chat", "rag"))])
+    with pytest.raises(ModelNotFound):
+        catalogue.resolve("default")
+    catalogue.add_backend("embeddings", [ModelFacts("mini", capabilities=("embeddings",))])
+    catalogue.add_backend("mine", models("any"))
+    assert catalogue.resolve("default").upstream_id == "any"
+    catalogue.add_backend(ENGINES, [ModelFacts("absent", missing=True), ModelFacts("small", capabilities=("chat",))])
+    assert catalogue.resolve("default").upstream_id == "small"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "operations"),
+    [
+        ((), None),
+        (("chat", "tools"), {"chat", "text_completion"}),
+        (("completion",), {"chat", "text_completion"}),
+        (("chat", "rag"), {"chat"}),
+        (("embeddings",), {"embeddings"}),
+        (("rerank",), {"rerank"}),
+        (("moderation",), set()),
+    ],
+)
+def test_what_can_be_asked_follows_from_what_is_known(capabilities: tuple[str, ...], operations: set[str]) -> None:
+    catalogue = Catalogue()
+    catalogue.add_backend("a", [ModelFacts("m", capabilities=capabilities)])
+    assert catalogue.resolve("m").operations == operations
+    assert catalogue.offering("chat") == (["m"] if operations and "chat" in operations else [])
 
 
 def test_an_alias_may_lead_to_default_and_a_circle_leads_nowhere() -> None:
@@ -72,6 +103,28 @@ def test_facts_are_read_from_what_engines_list() -> None:
     assert facts_from_listing({"id": "v", "max_model_len": 2048}) == ModelFacts("v", context_tokens=2048)
     assert facts_from_listing({"object": "model"}) is None
     assert facts_from_listing({"id": "w", "meta": "?", "created": "now"}) == ModelFacts("w")
+
+
+def test_facts_are_read_from_what_our_own_services_list() -> None:
+    said = {
+        "capabilities": ["embeddings", 7],
+        "context_tokens": 256,
+        "dimensions": 384,
+        "family": "bert",
+        "aliases": ["e"],
+        "licence": "apache-2.0",
+        "default": True,
+    }
+    own = facts_from_listing({"id": "m", "sparkstack": said}, own=True)
+    assert own == ModelFacts(
+        "m", ("e",), ("embeddings",), context_tokens=256, dimensions=384, family="bert", licence="apache-2.0"
+    )
+    foreign = facts_from_listing({"id": "m", "sparkstack": said})
+    assert foreign is not None
+    assert (foreign.aliases, foreign.capabilities) == ((), ("embeddings",))
+    odd = {"aliases": "e", "capabilities": None, "dimensions": "384", "family": 1, "licence": []}
+    assert facts_from_listing({"id": "m", "sparkstack": odd}, own=True) == ModelFacts("m")
+    assert facts_from_listing({"id": "m", "sparkstack": "?"}, own=True) == ModelFacts("m")
 
 
 def test_facts_of_the_catalogue_file_ignore_what_they_do_not_know() -> None:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from services.gateway.errors import from_engine, from_error_event
+from services.gateway.errors import ServiceRefusal, from_engine, from_error_event, from_own
 from services.kit.errors import AppError
 
 
@@ -44,3 +44,30 @@ def test_an_error_event_of_any_form_keeps_its_message(payload: bytes) -> None:
     error = from_error_event(payload, "llama")
     assert isinstance(error, AppError)
     assert "boom" in error.message
+
+
+def own(code: str, kind: str = "overloaded_error") -> bytes:
+    return json.dumps({"error": {"message": "why", "type": kind, "param": "p", "code": code}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "ours"),
+    [
+        (400, own("too_many_hops"), "too_many_hops", 400),
+        (403, own("permission_denied"), "permission_denied", 403),
+        (404, own("collection_none", "not_found_error"), "collection_none", 404),
+        (429, own("rate_limited"), "rate_limited", 429),
+        (503, own("store_gone"), "store_gone", 503),
+        (401, own("invalid_api_key"), "engine_error", 502),
+        (500, own("internal", "api_error"), "engine_error", 502),
+        (502, b"<html>", "engine_error", 502),
+        (503, b"{}", "queue_full", 503),
+    ],
+)
+def test_an_own_services_refusal_stays_its_own(status: int, body: bytes, code: str, ours: int) -> None:
+    error = from_own(status, body, {"Retry-After": "7"}, "rag")
+    assert (error.code, error.status) == (code, ours)
+    assert error.envelope()["error"]["code"] == code
+    if isinstance(error, ServiceRefusal):
+        assert (error.message, error.param, error.retry_after_s) == ("why", "p", 7)
+        assert ServiceRefusal("another").code == "service_refused", "it is this one alone that was told otherwise"

@@ -2,8 +2,9 @@ from typing import Any
 
 import pytest
 
-from services.gateway.identity import LOOPBACK_CLIENT, Keys
+from services.gateway.identity import INTERNAL_CLIENT, LOOPBACK_CLIENT, Keys
 from services.kit.errors import InvalidApiKey, PermissionDenied
+from services.kit.on_behalf import sign
 
 
 def scope(client: str = "127.0.0.1", **headers: str) -> dict[str, Any]:
@@ -39,6 +40,23 @@ def test_this_machines_clients_may_be_let_in_without_a_key() -> None:
 
 def test_without_any_key_configured_a_dummy_key_does_no_harm() -> None:
     assert Keys((), allow_loopback=True).identify(scope(authorization="Bearer ollama")) == LOOPBACK_CLIENT
+
+
+def test_the_services_key_carries_the_name_of_whom_a_service_works_for() -> None:
+    keys = Keys(("k1",), allow_loopback=False, internal="sk-internal")
+    bearer = {"authorization": "Bearer sk-internal", "client": "10.0.0.7"}
+    assert keys.identify(scope(**bearer)) == INTERNAL_CLIENT
+    assert keys.identify(scope(**bearer, x_sparkstack_on_behalf_of=sign("ann", "sk-internal"))) == "ann"
+    assert keys.identify(scope(**bearer, x_sparkstack_on_behalf_of=sign("ann", "k1"))) == INTERNAL_CLIENT
+    named = {"authorization": "Bearer k1", "x_sparkstack_on_behalf_of": sign("ann", "sk-internal")}
+    assert keys.identify(scope(**named)) == "default"
+
+
+def test_the_services_key_alone_makes_no_dummy_key_wrong() -> None:
+    keys = Keys((), allow_loopback=True, internal="sk-internal")
+    assert keys.identify(scope(authorization="Bearer ollama")) == LOOPBACK_CLIENT
+    with pytest.raises(InvalidApiKey):
+        Keys((), allow_loopback=False, internal="sk-internal").identify(scope(authorization="Bearer ollama"))
 
 
 @pytest.mark.parametrize(

@@ -9,23 +9,10 @@ from typing import Protocol
 from services.rag.documents import Chunk
 from services.rag.ingesting.rows import DocumentRow
 from services.rag.library import Collection
+from services.rag.reading import Cut
 
 # How long a batch that is not full waits for a document that is still being read.
 _LINGER_S = 0.1
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A document that was read and cut.
-
-    Args:
-        characters: of its text, before it was cut.
-    """
-
-    chunks: tuple[Chunk, ...]
-    title: str
-    media_type: str
-    characters: int
 
 
 @dataclass(eq=False)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import structlog
 
 from services.rag.ingesting import queue
-from services.rag.ingesting.batching import Batcher, Cut, Run
+from services.rag.ingesting.batching import Batcher, Run
 from services.rag.ingesting.changes import Changes, heard
 from services.rag.ingesting.clearing import clear_stale, remove_points
 from services.rag.ingesting.content import ContentStore
@@ -24,6 +24,7 @@ from services.rag.ingesting.writing import ChunkWriter
 from services.rag.library import ChunkOptions
 from services.rag.loading.limits import LoadError
 from services.rag.metrics import RagMetrics
+from services.rag.reading import AsyncEmbed, Cut
 from services.rag.registry import find
 from services.rag.vectors import VectorStore, VectorStoreError
 
@@ -35,13 +36,13 @@ _WRITERS = 3
 
 
 class Readers(Protocol):
-    """Reads and cuts files beside the event loop, several at a time."""
+    """Reads and cuts files beside the event loop, `size` at a time (services/rag/reading)."""
 
     @property
     def size(self) -> int:
         """How many files it works on at the same time."""
 
-    async def read(self, path: Path, name: str, options: ChunkOptions) -> Cut:
+    async def read(self, path: Path, name: str, options: ChunkOptions, embed: AsyncEmbed | None = None) -> Cut:
         """Return a file's chunks.
 
         Raises:
@@ -53,6 +54,7 @@ class Pipeline:
     """Works on the registry's queue for as long as the service runs.
 
     Args:
+        embed: for chunks that are cut by meaning.
         batch: chunks that are embedded and written at a time.
     """
 
@@ -63,6 +65,7 @@ class Pipeline:
         content: ContentStore,
         store: VectorStore,
         readers: Readers,
+        embed: AsyncEmbed,
         writer: ChunkWriter,
         metrics: RagMetrics,
         patience: Patience,
@@ -74,6 +77,7 @@ class Pipeline:
         self._content = content
         self._store = store
         self._readers = readers
+        self._embed = embed
         self._writer = writer
         self._metrics = metrics
         self._busy: dict[queue.Key, Run | None] = {}
@@ -112,6 +116,11 @@ class Pipeline:
     def is_busy(self, collection: str) -> bool:
         """Say whether anything is still under way in a collection."""
         return any(owner == collection for owner, _ in self._busy)
+
+    @property
+    def busy_documents(self) -> int:
+        """How many documents something is under way for."""
+        return len(self._busy)
 
     def written(self, collection: str, documents: Iterable[str]) -> int:
         """Return how many chunks of unfinished documents are in the store."""
@@ -164,18 +173,12 @@ class Pipeline:
     async def _read(self, run: Run) -> None:
         row = run.row
         try:
-            run.cut = await self._readers.read(
-                self._content.path(row.hash), row.name, row.chunking or run.collection.chunking
+            path, options = self._content.path(row.hash), row.chunking or run.collection.chunking
+            run.cut = await self.patience.insist(
+                lambda: self._readers.read(path, row.name, options, self._embed), lambda: run.wanted
             )
-            if not run.cut.chunks:
-                run.failure = ("empty", f"{row.name!r} has no text that can be searched")
         except LoadError as error:
             run.failure = (error.code, error.message)
-        except FileNotFoundError:
-            run.failure = (
-                "content_missing",
-                f"the content of {row.name!r} is gone from the state folder; send it again",
-            )
         except Exception as error:
             run.failure = _crashed(row, error)
         finally:

@@ -52,7 +52,10 @@ def claim(connection: sqlite3.Connection, limit: int, busy: Container[Key]) -> l
 def to_remove(connection: sqlite3.Connection, limit: int, busy: Container[Key]) -> list[DocumentRow]:
     """Return documents that are to go, or whose unfinished points are: `deleting` and `cancelling`."""
     rows = connection.execute(
-        "SELECT * FROM documents WHERE state IN ('deleting', 'cancelling') ORDER BY seq LIMIT ?", (limit + len(busy),)
+        """SELECT documents.* FROM documents JOIN collections ON collections.id = documents.collection
+        WHERE documents.state IN ('deleting', 'cancelling') AND collections.state != 'deleting'
+        ORDER BY documents.seq LIMIT ?""",
+        (limit + len(busy),),
     ).fetchall()
     return [document_row(row) for row in rows if (row["collection"], row["id"]) not in busy][:limit]
 

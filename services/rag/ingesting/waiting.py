@@ -8,6 +8,7 @@ from typing import TypeVar
 import structlog
 
 from services.rag.errors import EmbeddingsUnavailable
+from services.rag.reading import ReadersBroken
 from services.rag.vectors import VectorStoreError
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ class Patience:
             while True:
                 try:
                     return await work()
-                except (EmbeddingsUnavailable, VectorStoreError) as error:
+                except (EmbeddingsUnavailable, VectorStoreError, ReadersBroken) as error:
                     if not wanted():
                         return None
                     if ticket not in self._waiting:

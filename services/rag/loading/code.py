@@ -12,7 +12,7 @@ _WORDS = (
     "macro_rules!|mod|module|namespace|object|open|package|private|proc|protected|protocol|pub|public|record|resource|"
     "sealed|static|struct|sub|template|trait|type|typedef|union|unsafe|void|CREATE|create"
 )
-_DEFINITION = re.compile(rf"(?:{_WORDS})\b[^\n]{{0,200}}")
+_DEFINITION = re.compile(rf"(?:{_WORDS})\b(?!\s*[=:,.(])")
 # What stands above a definition and belongs to it: decorators, attributes, comments.
 _ABOVE = re.compile(r"@|#|//|/\*| \*|--|;;|\"\"\"")
 _NAME = re.compile(
@@ -47,7 +47,7 @@ def add_code(text: str, collector: Collector) -> None:
             _add(lines[begin:cut], name, collector)
             begin = cut
         found = _NAME.search(line)
-        name = found[1] if found else ""
+        name = found[1].rstrip(".:") if found else ""
     _add(lines[begin:], name, collector)
 
 

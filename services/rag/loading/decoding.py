@@ -5,7 +5,7 @@ import logging
 
 from charset_normalizer import from_bytes
 
-from services.rag.loading.limits import LoadError
+from services.rag.loading.limits import LoadError, too_many_characters
 from services.rag.loading.source import Source
 
 _BOMS = (
@@ -18,15 +18,25 @@ _BOMS = (
 )
 _SAMPLE_BYTES = 64_000
 _SHARE_OF_NULS = 0.3
-_GOOD_PER_BAD = 10
+_GOOD_PER_BAD = 4
 
 
-def decode(source: Source) -> tuple[str, str]:
+def decode(source: Source, *, markup: bool = False) -> tuple[str, str]:
     """Return the file's text and the encoding that it was read by.
 
+    Args:
+        markup: the file says more than its text; else all of it is text, and too much is refused here.
+
     Raises:
-        LoadError: `unsupported`, where it is text in no encoding.
+        LoadError: `unsupported`, where it is text in no encoding; `too_large`.
     """
+    text, encoding = _decoded(source)
+    if not markup and len(text) > source.limits.max_characters:
+        raise too_many_characters(source.name, len(text), source.limits)
+    return text, encoding
+
+
+def _decoded(source: Source) -> tuple[str, str]:
     data = source.data
     for mark, encoding in _BOMS:
         if data.startswith(mark):

@@ -36,6 +36,8 @@ _BLOCKS = frozenset(_BLOCKS_TAGS.split())
 _BREAK = "\u2028"
 _SPACES = re.compile(r"[^\S\u2028]+")
 _BREAKS = re.compile(r" ?\u2028[\u2028 ]*")
+_EMPTY_ITEM = re.compile(r"\u2028- ?(?=\u2028|\Z)")
+_LAYOUT = frozenset({*_HEADINGS, "table", "pre", "ul", "ol"})
 _LISTS = frozenset({"ul", "ol", "menu", "dir"})
 _META = {"author": "author", "description": "description", "keywords": "keywords", "date": "date"}
 _ENOUGH_OF_BODY = 0.3
@@ -45,7 +47,7 @@ _Step = tuple[Literal["in", "out"], LexborNode]
 
 def load_html(source: Source) -> Document:
     """Return what a page says, without what stands around it on every page of its site."""
-    text, encoding = decode(source)
+    text, encoding = decode(source, markup=True)
     parser = LexborHTMLParser(limit_depth(text))
     collector = Collector(source, "text/html")
     collector.describe({"encoding": encoding})
@@ -191,9 +193,9 @@ class _Walk:
             self._flush()
 
     def _flush(self) -> None:
-        text = _BREAKS.sub("\n", _SPACES.sub(" ", "".join(self._text)))
+        text = _EMPTY_ITEM.sub("", _SPACES.sub(" ", "".join(self._text)))
         self._text.clear()
-        self._collector.add(text)
+        self._collector.add(_BREAKS.sub("\n", text))
 
     def _is_boilerplate(self, node: LexborNode, tag: str) -> bool:
         if tag in _SKIPPED or (tag in _FRAMES and self._within <= 0):
@@ -213,7 +215,7 @@ def _flat(node: LexborNode) -> str:
 
 def _is_data(table: LexborNode) -> bool:
     """Say whether a table holds data; one with headings, code or tables in it lays a page out."""
-    return len(table.css("table")) == 1 and table.css_first("h1, h2, h3, h4, pre, ul, ol") is None
+    return not any(step == "in" and node.tag in _LAYOUT and node.mem_id != table.mem_id for step, node in _steps(table))
 
 
 def _rows(table: LexborNode) -> str:

@@ -1,9 +1,11 @@
 """What reading a file may take, and how a file that can't be read is told of."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from services.rag.settings import RagSettings
+if TYPE_CHECKING:
+    # Half of the time that a reading process takes to start, and it needs none of it.
+    from services.rag.settings import RagSettings
 
 LoadCode = Literal[
     "bad_name",
@@ -52,7 +54,7 @@ class Limits:
     max_memory_bytes: int = 2_048_000_000
 
     @classmethod
-    def of(cls, settings: RagSettings) -> "Limits":
+    def of(cls, settings: "RagSettings") -> "Limits":
         """Return the limits that the settings give."""
         return cls(
             max_bytes=settings.max_file_mb * 1_000_000,

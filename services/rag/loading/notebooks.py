@@ -18,7 +18,7 @@ _OUTPUT_CHARACTERS = 1000
 
 def load_notebook(source: Source) -> Document:
     """Return a notebook's cells in their order."""
-    text, _ = decode(source)
+    text, _ = decode(source, markup=True)
     collector = Collector(source, "application/x-ipynb+json")
     try:
         with warnings.catch_warnings():

@@ -16,7 +16,7 @@ _BLOCK_CHARACTERS = 1500
 
 def load_json(source: Source) -> Document:
     """Return the records of a JSON file: the members of a list, the lines of JSON Lines, else the one value."""
-    text, encoding = decode(source)
+    text, encoding = decode(source, markup=True)
     lines = suffix(source.name) in (".jsonl", ".ndjson")
     collector = Collector(source, "application/jsonl" if lines else "application/json")
     collector.describe({"encoding": encoding})

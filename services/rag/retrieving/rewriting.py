@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.rag.retrieving.state import State, Tools, ask_model
-from services.rag.retrieving.words import content_words, words
+from services.rag.retrieving.words import STOP_WORDS, content_words, words
 
 CAPABLE_PARAMETERS = 1_000_000_000
 """A model below this is not asked to rewrite questions."""
 _BACK = (
-    "it its they them their theirs this that these those he him his she her hers there then one ones former latter "
-    "same both either neither such else instead"
+    "it its they them their theirs this these those he him his she her hers then ones former latter both either "
+    "neither else instead"
 )
 _POINTS_BACK = frozenset(_BACK.split())
+_MAY_POINT_BACK = frozenset({"that", "one", "there", "same", "such"})
+"""Not after a noun: "a model that is pinned" points nowhere."""
 _OPENERS = re.compile(
     r"^\s*(?:and|but|or|so|also|then|what about|how about|what else|anything else|why|why not|how so|which one|"
     r"in which case|more|go on|explain|tell me more)\b",
@@ -51,9 +53,15 @@ def points_back(question: str) -> bool:
     own = content_words(question)
     if len(own) < 2 and len(there) <= 6:
         return True
-    if _POINTS_BACK & set(there):
+    if _POINTS_BACK & set(there) or any(_points(there, at) for at in range(len(there))):
         return len(own) <= 6
     return _OPENERS.match(question) is not None and len(own) <= 4
+
+
+def _points(there: Sequence[str], at: int) -> bool:
+    if there[at] not in _MAY_POINT_BACK:
+        return False
+    return at in (0, len(there) - 1) or there[at - 1] in STOP_WORDS
 
 
 def carry_terms(question: str, history: Sequence[Turn]) -> str:
@@ -68,7 +76,7 @@ def carry_terms(question: str, history: Sequence[Turn]) -> str:
 
 
 def _terms(question: str) -> list[str]:
-    return [word for word in words(question) if content_words(word) and word not in _POINTS_BACK]
+    return [word for word in words(question) if content_words(word) and word not in _POINTS_BACK | _MAY_POINT_BACK]
 
 
 async def rewrite(state: State, history: Sequence[Turn], tools: Tools, *, capable: bool) -> Rewritten:

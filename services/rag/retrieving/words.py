@@ -8,10 +8,10 @@ from math import log
 import Stemmer
 
 _WORD = re.compile(r"\w+(?:[.'\u2019-]\w+)*")
+_NAME = re.compile(r"\b\w*(?:[0-9_./:-]|[a-z][A-Z])\w*\b|(?<=\s)[A-Z]\w+")
 _STEMMER = Stemmer.Stemmer("english")
 _ABBREVIATION = re.compile(
-    r"(?:^|[\s(])(?:e\.g|i\.e|etc|vs|cf|approx|incl|dr|mr|mrs|ms|prof|st|no|fig|sec|vol|ca|al|inc|ltd|[a-z]|\d{1,2})\.$",
-    re.IGNORECASE,
+    r"(?:[\s(](?:(?i:e\.g|i\.e|etc|vs|cf|approx|incl|dr|mr|mrs|ms|prof|fig|vol|ca|inc|ltd)|[A-Z])|\n\s*\d{1,2})\.$"
 )
 _SENTENCE_END = re.compile(r"[.!?]+[\"'\u201d\u2019)\]]*(?=\s)|\n\s*\n|\n(?=\s*(?:[-*•#|]|\d+[.)]\s))|:\n")
 
@@ -49,6 +49,11 @@ def _parts(word: str) -> list[str]:
     return [bare, *parts] if len(parts) > 1 else [bare]
 
 
+def names(text: str) -> set[str]:
+    """Return what is called by a name, lower-case: capitalised words but the first, and words with digits or signs."""
+    return {found.lower().strip(".:/-") for found in _NAME.findall(text)} - {""}
+
+
 def rarity(texts: Iterable[str]) -> Mapping[str, float]:
     """Return the inverse document frequency of each stem over a few texts: 1 for one in all, more for a rare one."""
     sets = [set(content_words(text)) for text in texts]
@@ -61,7 +66,7 @@ def rarity(texts: Iterable[str]) -> Mapping[str, float]:
 
 def is_abbreviation(text: str) -> bool:
     """Say whether the full stop that ends `text` belongs to an abbreviation or a list's number."""
-    return text.endswith(".") and _ABBREVIATION.search(text[-12:]) is not None
+    return text.endswith(".") and _ABBREVIATION.search(f"\n{text}"[-14:]) is not None
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:

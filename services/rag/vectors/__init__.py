@@ -43,7 +43,8 @@ class Point:
     Args:
         id: a UUID as text.
         dense: `(dimensions,)` float32, L2-normalised.
-        sparse: BM25 weights without IDF, which the store applies.
+        sparse: BM25 weights without IDF, which the store applies. It is that of the whole collection, whatever a
+            search's filter takes; removed points count until the store has optimized.
     """
 
     id: str
@@ -86,7 +87,10 @@ class VectorStoreError(Exception):
 
 
 class VectorStore(Protocol):
-    """Where the points are. Every method raises VectorStoreError when the store is down."""
+    """Where the points are. Every method raises VectorStoreError when the store is down.
+
+    Those that take a filter also raise filters.FilterError, for one that no store can take.
+    """
 
     async def create(self, collection: str, spec: CollectionSpec) -> None:
         """Make a collection; nothing happens where it is there with this layout."""
@@ -98,7 +102,10 @@ class VectorStore(Protocol):
         """Return the names of all collections."""
 
     async def upsert(self, collection: str, points: Sequence[Point]) -> None:
-        """Write points; they are searchable, and safe on disk, when this returns."""
+        """Write points; they are searchable, and survive a kill of any process, when this returns.
+
+        A power cut may take the last second's (a Qdrant server: five seconds').
+        """
 
     async def delete(self, collection: str, where: Filter) -> None:
         """Remove every point that the filter takes."""

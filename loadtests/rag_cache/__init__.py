@@ -1,0 +1,1 @@
+"""How often the semantic cache would give a wrong answer, over thresholds."""

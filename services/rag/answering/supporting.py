@@ -1,0 +1,102 @@
+"""Which passage says what a sentence says, by their words, the rarer ones counting more."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import log
+
+from services.rag.documents import Passage
+from services.rag.retrieving.words import content_words, rarity, sentence_spans
+
+SUPPORTED = 0.55
+"""Least score of a sentence that gets a citation."""
+HINTED = 0.35
+"""Least score where the model itself named the passage."""
+_SECOND = 0.85
+_SHORT = 3
+_LONGEST_QUOTE = 400
+_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+
+
+@dataclass(frozen=True)
+class Support:
+    """A passage that supports a sentence.
+
+    Args:
+        number: of the passage in the prompt, from 1.
+        start, end: of the quote in the passage's text.
+        score: 0 … 1.
+    """
+
+    number: int
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True)
+class _Window:
+    start: int
+    end: int
+    stems: frozenset[str]
+
+
+class _Indexed:
+    """A passage's words: in all, and in each sentence and pair of sentences."""
+
+    def __init__(self, passage: Passage) -> None:
+        text = passage.text
+        self.stems = frozenset(content_words(f"{passage.context} {passage.title} {text}"))
+        self.numbers = frozenset(_NUMBER.findall(f"{passage.context} {text}"))
+        spans = sentence_spans(text)
+        singles = [_Window(start, end, frozenset(content_words(text[start:end]))) for start, end in spans]
+        pairs = [_Window(one.start, two.end, one.stems | two.stems) for one, two in pairwise(singles)]
+        self.windows = [*singles, *pairs]
+
+
+class Supporters:
+    """The passages of one prompt, ready to be compared with sentences of its answer."""
+
+    def __init__(self, passages: Sequence[Passage], question: str) -> None:
+        self._passages = [_Indexed(each) for each in passages]
+        self._rarity = rarity(f"{each.context} {each.text}" for each in passages)
+        self._unknown = 1 + log(max(1, len(passages)))
+        self._asked = frozenset(content_words(question))
+
+    def find(self, sentence: str, hints: Iterable[int] = ()) -> list[Support]:
+        """Return what supports a sentence, best first: one passage, or two that say all of it.
+
+        Args:
+            hints: numbers that the model wrote at this sentence.
+        """
+        stems = frozenset(content_words(sentence))
+        if not stems:
+            return []
+        numbers = frozenset(_NUMBER.findall(sentence))
+        found = [self._score(number, stems, numbers) for number in range(1, len(self._passages) + 1)]
+        ranked = sorted(found, key=lambda each: (-each.score, each.number))
+        hinted = set(hints)
+        kept = [each for each in ranked if each.score >= (HINTED if each.number in hinted else SUPPORTED)]
+        return kept[:1] + [each for each in kept[1:2] if each.score >= _SECOND or each.number in hinted]
+
+    def _score(self, number: int, stems: frozenset[str], numbers: frozenset[str]) -> Support:
+        passage = self._passages[number - 1]
+        if len(stems) < _SHORT:  # "Paris." says something only together with the question
+            wanted, must = stems | self._asked, stems
+        else:
+            wanted, must = stems, frozenset[str]()
+        total = self._weight(wanted)
+        best, share = _Window(0, 0, frozenset()), 0.0
+        for window in passage.windows:
+            worth = self._weight(wanted & window.stems) / total if must <= window.stems else 0.0
+            if worth > share * (1.0 if window.end - window.start < best.end - best.start else 1.15):
+                best, share = window, worth
+        whole = self._weight(wanted & passage.stems) / total if must <= passage.stems else 0.0
+        score = 0.6 * share + 0.4 * whole
+        if not numbers <= passage.numbers:
+            score /= 2  # a number that the passage does not have is made up
+        return Support(number, best.start, min(best.end, best.start + _LONGEST_QUOTE), round(score, 3))
+
+    def _weight(self, stems: Iterable[str]) -> float:
+        return sum(self._rarity.get(stem, self._unknown) for stem in stems)
