@@ -63,6 +63,7 @@ class Telemetry:
         self._metrics = metrics
         self._tracer = tracer
         self._quiet = QUIET_ROUTES | quiet_routes
+        self._quiet_paths = re.compile("|".join(sorted(map(_path_pattern, self._quiet))))
         self._error_body = error_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,8 +100,10 @@ class Telemetry:
                 self._finish(scope, status or 499, time.perf_counter() - started, fields, span)
 
     def _span(self, scope: Scope) -> Span:
-        if self._tracer is None or scope["path"] in self._quiet:
+        if self._tracer is None:
             return NOTHING
+        if self._quiet_paths.fullmatch(scope["path"]):
+            return self._tracer.no_span()
         return self._tracer.server_span(f"{scope['method']} {scope['path']}", scope["headers"])
 
     def _finish(self, scope: Scope, status: int, seconds: float, fields: dict[str, Any], span: Span) -> None:
@@ -119,6 +122,11 @@ class Telemetry:
             request_id=scope[REQUEST_ID].decode(),
             **fields,
         )
+
+
+def _path_pattern(route: str) -> str:
+    """Return what matches the paths of a route's template."""
+    return "".join("[^/]+" if part.startswith("{") else re.escape(part) for part in re.split(r"(\{[^}]*\})", route))
 
 
 def _describe(span: Span, scope: Scope, route: str, status: int, fields: dict[str, Any]) -> None:

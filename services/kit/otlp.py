@@ -1,5 +1,6 @@
 """Spans that are recorded, and how they get to a collector: OpenTelemetry's SDK behind `kit.tracing`."""
 
+import asyncio
 import os
 import random
 import re
@@ -72,6 +73,15 @@ class Recorded(Span):
         self._attributes["error.type"] = kind
         self._span.set_status(Status(StatusCode.ERROR, message or kind))
 
+    def fail(self, error: BaseException) -> None:
+        """Say by which exception it ended."""
+        if isinstance(error, AppError):
+            self.record_error(error.code, error.message)
+        elif isinstance(error, asyncio.CancelledError | GeneratorExit):
+            self._attributes["sparkstack.cancelled"] = True
+        else:  # its text may hold anything
+            self.record_error(type(error).__name__)
+
     def child(self, name: str, attributes: Attributes | None = None, *, kind: Kind = "internal") -> Span:
         """Begin a span below this one."""
         span = self._tracer.start(name, self._span, kind)
@@ -120,12 +130,8 @@ class Recorded(Span):
         if self._token is not None:
             tracing.leave(self._token)
             self._token = None
-        if isinstance(error, AppError):
-            self.record_error(error.code, error.message)
-        elif error is not None and tracing.is_end_of_work(error):
-            self._attributes["sparkstack.cancelled"] = True
-        elif error is not None:  # its text may hold anything
-            self.record_error(type(error).__name__)
+        if error is not None:
+            self.fail(error)
         self.end()
 
 
@@ -179,10 +185,13 @@ class OtlpTracer:
         """Begin a trace: of a request without one, or of work that no request waits for."""
         trace_id = random.getrandbits(128) or 1
         if not self._sampling.takes(trace_id, None):
-            span_id = random.getrandbits(64) or 1
-            return Unsampled({"traceparent": f"00-{trace_id:032x}-{span_id:016x}-00"})
+            return _unsampled(trace_id)
         self._ids.given.trace_id = trace_id
         return Recorded(self, self.start(name, None, kind), attributes, root=True)
+
+    def no_span(self) -> Span:
+        """Begin nothing, and have nobody who is asked meanwhile begin anything."""
+        return _unsampled(random.getrandbits(128) or 1)
 
     def start(self, name: str, parent: trace.Span | None, kind: Kind, start_ns: int | None = None) -> trace.Span:
         """Begin a span of the SDK's."""
@@ -200,6 +209,10 @@ class OtlpTracer:
         sending.join(_LAST_SPANS_S)
         if sending.is_alive():
             self._exporter.shutdown()
+
+
+def _unsampled(trace_id: int) -> Unsampled:
+    return Unsampled({"traceparent": f"00-{trace_id:032x}-{random.getrandbits(64) or 1:016x}-00"})
 
 
 def _as_it_came(parent: re.Match[bytes], state: bytes | None) -> dict[str, str]:

@@ -11,17 +11,17 @@ one themselves. An exception that leaves the block is the span's error. What is 
 gets `NOTHING`: it takes everything and costs next to nothing; ask `span.recording` before you work anything out for it.
 
 A span that outlives the block, or is held across the `yield` of an asynchronous generator, must not be the current one
-there: keep it without `with`, hand on `span.headers()`, open others below it by `span.child(…)`, and call `span.end()`
-in `finally`. `within(span, generator)` runs a generator's own code below it. `span.record(…)` writes down what is over.
+there: use `with ending(span)`, or call `span.end()` in `finally`; hand on `span.headers()`, open others below it by
+`span.child(…)`; `within(span, generator)` runs a generator's own code below it. `span.record(…)` writes down a step
+that is over.
 
 GenAI's attributes are made by `kit.genai`; prompts and answers are set only where `span.captures_content` says so.
 Source: https://www.w3.org/TR/trace-context/, https://opentelemetry.io/docs/specs/semconv/
 """
 
-import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from contextvars import ContextVar, Token
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -56,6 +56,9 @@ class Span:
 
     def record_error(self, kind: str, message: str = "") -> None:
         """Say that it failed: `kind` is a code of a closed set, `message` must not hold what a user has written."""
+
+    def fail(self, error: BaseException) -> None:
+        """Say by which exception it ended; that nobody wants it any more is no failure."""
 
     def child(self, name: str, attributes: Attributes | None = None, *, kind: Kind = "internal") -> "Span":
         """Begin a span below this one; whoever does ends it, by `with` or by `end`."""
@@ -97,31 +100,22 @@ NOTHING = Span()
 """No span at all: tracing is off, or there is no request."""
 
 
-class Unrecorded(Span):
-    """A step of a trace that is not sampled."""
+class Unsampled(Span):
+    """A request of a trace that is not sampled, or a step of it: those who are asked next must be told so."""
 
-    __slots__ = ("_headers",)
+    __slots__ = ("_headers", "_token")
 
     def __init__(self, headers: dict[str, str]) -> None:
         self._headers = headers
-
-    def headers(self) -> dict[str, str]:
-        """Return the headers that tell those who are asked next that nobody wants their spans either."""
-        return dict(self._headers)
-
-
-class Unsampled(Unrecorded):
-    """A request of such a trace."""
-
-    __slots__ = ("_token",)
-
-    def __init__(self, headers: dict[str, str]) -> None:
-        super().__init__(headers)
         self._token: Token[Span] | None = None
 
     def child(self, name: str, attributes: Attributes | None = None, *, kind: Kind = "internal") -> Span:
-        """Begin no span."""
-        return Unrecorded(self._headers)
+        """Begin a step of which nothing is recorded either."""
+        return Unsampled(self._headers)
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that say so."""
+        return dict(self._headers)
 
     def __enter__(self) -> Span:
         self._token = enter(self)
@@ -156,9 +150,21 @@ def outgoing_headers() -> dict[str, str]:
     return _current.get().headers()
 
 
+@contextmanager
+def ending(span: Span) -> Iterator[Span]:
+    """End a span with the block, its error included, without making it the current one."""
+    try:
+        yield span
+    except BaseException as error:
+        span.fail(error)
+        raise
+    finally:
+        span.end()
+
+
 def within(span: Span, generator: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
     """Run a generator's own code with `span` as the current one, and the code of whoever reads it without."""
-    return _within(span, generator) if span.recording else generator
+    return generator if span is NOTHING else _within(span, generator)
 
 
 async def _within(span: Span, generator: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
@@ -188,11 +194,6 @@ def leave(token: Token[Span]) -> None:
         return
 
 
-def is_end_of_work(error: BaseException) -> bool:
-    """Say whether an exception means that nobody wants the result any more, which is no failure."""
-    return isinstance(error, asyncio.CancelledError | GeneratorExit)
-
-
 class Tracer(Protocol):
     """What begins traces, or continues those of callers; one an app (`app.state.tracer`), None where tracing is off."""
 
@@ -201,6 +202,9 @@ class Tracer(Protocol):
 
     def root_span(self, name: str, attributes: Attributes | None = None) -> Span:
         """Begin a trace of work that no request waits for; sampled as requests are."""
+
+    def no_span(self) -> Span:
+        """Begin nothing, and have nobody who is asked meanwhile begin anything: of polls."""
 
     def outgoing_headers(self) -> dict[str, str]:
         """Return the headers that make the next service's spans children of the current one."""

@@ -51,7 +51,9 @@ class RagSettings(ServiceSettings):
     max_file_pages: int = Field(5000, gt=0, description="most pages of a PDF")
     file_timeout_s: float = Field(120, gt=0, description="bound for reading and cutting one file")
     reader_memory_mb: int = Field(
-        2048, ge=512, description="address space of a process that reads files, in MB; a file that needs more is refused"
+        2048,
+        ge=512,
+        description="address space of a process that reads files, in MB; a file that needs more is refused",
     )
     preset: str = Field(
         "balanced", description="how it retrieves, where a request doesn't say: fast, balanced, accurate"
