@@ -1,9 +1,10 @@
 """The tracking service's settings, by environment."""
 
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from services.kit.settings import ServiceSettings
 
@@ -30,8 +31,14 @@ class TrackingSettings(ServiceSettings):
     window_records: int = Field(200, ge=20, description="sampled requests in one window of the drift monitor")
     look_interval_s: float = Field(60, gt=0, description="how often the drift monitor looks whether a window is full")
     tariff: Path | None = Field(
-        None, description="YAML file with prices a million tokens by model, and a kilowatt hour (empty: no money)"
+        None,
+        description="YAML file with prices, as in services/tracking/README.md (empty: no money)",
     )
+    operators: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("default", "loopback"),
+        description="names of keys that see and delete everybody's records, by comma; others see their own",
+    )
+    power_interval_s: float = Field(5, gt=0, description="how often power is read, where it can be (GPU, CPU package)")
     state: Path = Field(Path(".state"), validation_alias="SPARKSTACK_STATE", description="folder for state and logs")
     log_level: str = Field(
         "INFO",
@@ -39,6 +46,13 @@ class TrackingSettings(ServiceSettings):
         pattern="^(?i:debug|info|warning|error|critical)$",
         description="debug, info, warning or error",
     )
+
+    @field_validator("operators", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
 
     @model_validator(mode="after")
     def _no_open_door(self) -> "TrackingSettings":

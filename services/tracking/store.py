@@ -13,7 +13,7 @@ import queue
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -65,8 +65,9 @@ class StoreOptions:
 class Task:
     """Something beside records that is to be done in a transaction of its own."""
 
-    def __init__(self, work: Work[Any]) -> None:
+    def __init__(self, work: Work[Any], erases: bool) -> None:
         self.work = work
+        self.erases = erases
         self.future: Future[Any] = Future()
 
     def refuse(self, why: str) -> None:
@@ -184,11 +185,19 @@ class Store:
                 taken.append(self._texts.popleft())
         return taken
 
+    def drop_texts(self, seqs: Set[int]) -> None:
+        """Forget texts that wait for their embeddings. Called by the writer, within `work`."""
+        self._texts = deque((text for text in tuple(self._texts) if text.seq not in seqs), maxlen=_TEXTS)
+
     # --- for whoever changes something beside records: the future tells when it is on disk
 
-    def write(self, work: Work[T]) -> "Future[T]":
-        """Run `work` in a transaction, after all that was added before. Its future may raise StoreUnavailable."""
-        task = Task(work)
+    def write(self, work: Work[T], *, erases: bool = False) -> "Future[T]":
+        """Run `work` in a transaction, after all that was added before. Its future may raise StoreUnavailable.
+
+        Args:
+            erases: what it deletes is to leave the file at once, not when the log of changes is next folded in.
+        """
+        task = Task(work, erases)
         if self._stopping.is_set():
             task.refuse("the service is stopping")
         elif self._state not in ("ok", STARTING):
@@ -330,6 +339,8 @@ class Store:
         try:
             with transaction(connection):
                 result = task.work(connection)
+            if task.erases:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except (sqlite3.Error, OSError) as error:
             if _is_about_values(error):
                 task.future.set_exception(error)
@@ -364,6 +375,8 @@ class Store:
 def _is_about_values(error: Exception) -> bool:
     """Say whether what was given is at fault, not the file: trying again would change nothing."""
     if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.ProgrammingError):
+        return True
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:  # a statement that is wrong
         return True
     return not isinstance(error, sqlite3.Error | OSError)
 

@@ -91,10 +91,12 @@ class Writing:
         self._connection.executemany(_ADD_COSTS, [(*where, *sums) for where, sums in self._costs.items()])
 
     def _is_forgotten(self, record: RequestRecord, user: str) -> bool:
-        gone = self._gone
-        return bool(gone) and (
-            gone.get(("key", record.key), 0.0) >= record.at or bool(user and gone.get(("user", user), 0.0) >= record.at)
-        )
+        if not self._gone:
+            return False
+        names = [("key", record.key)]
+        if user:
+            names += [("user", user), ("user", f"{user}/{record.key}")]
+        return any(self._gone.get(name, 0.0) >= record.at for name in names)
 
     def _row(self, record: RequestRecord, user: str) -> list[Any]:
         values = [getattr(record, name) for name in COLUMNS]
