@@ -17,10 +17,11 @@ from services.tracking.connecting import explain
 from services.tracking.energy import Account, EnergyMeter, EnergyShares
 from services.tracking.erasing import Erased, erase_key, erase_old, erase_user
 from services.tracking.errors import RecordsUnavailable
+from services.tracking.given import Measure, StoreOptions, StoreUnavailable, Work
 from services.tracking.metrics import CostRow, TrackingMetrics
 from services.tracking.power import Counter, find_counters
 from services.tracking.settings import TrackingSettings
-from services.tracking.store import Measure, Store, StoreOptions, StoreUnavailable, Work
+from services.tracking.store import Store
 from services.tracking.tariff import Use, read_tariff
 
 T = TypeVar("T")

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,15 +24,22 @@ import structlog
 
 from services.kit.records import RecordBatch, RequestRecord
 from services.tracking.connecting import Identities, connect, explain, transaction
+from services.tracking.given import (
+    Given,
+    Measure,
+    StoreCounts,
+    StoreOptions,
+    StoreUnavailable,
+    Task,
+    Work,
+    is_about_values,
+    refuse_tasks,
+)
 from services.tracking.requests import SampledRequest, SampledText, Vectors, sampled_of
 from services.tracking.schema import TooNew
 from services.tracking.writing import Writing
 
 T = TypeVar("T")
-Measure = Callable[[RequestRecord], Mapping[str, Any]]
-"""Measures the features of a sampled request; pure, no network, JSON values."""
-Work = Callable[[sqlite3.Connection], T]
-
 STARTING = "the file is not open yet"
 _BATCH_RECORDS = 2000
 _AGAIN_S = (0.5, 1.0, 2.0, 5.0)
@@ -47,51 +53,6 @@ _SAMPLED = """
     WHERE sampled = 1 AND requests.seq > ? ORDER BY requests.seq LIMIT ?
 """
 _log = structlog.get_logger("tracking.store")
-
-
-class StoreUnavailable(Exception):
-    """The file can't be read or written for now; the message says why."""
-
-
-@dataclass(frozen=True)
-class StoreOptions:
-    """How much may wait, and what is kept of texts."""
-
-    queue_records: int = 50_000
-    store_text: bool = False
-    busy_s: float = 2.0
-
-
-class Task:
-    """Something beside records that is to be done in a transaction of its own."""
-
-    def __init__(self, work: Work[Any], erases: bool) -> None:
-        self.work = work
-        self.erases = erases
-        self.future: Future[Any] = Future()
-
-    def refuse(self, why: str) -> None:
-        """Tell whoever waits that it was not done."""
-        self.future.set_exception(StoreUnavailable(why))
-
-
-Given = list[RequestRecord] | Task | None
-"""What is in the queue; None ends it."""
-
-
-@dataclass
-class StoreCounts:
-    """What has become of records since the start. Written by the store's threads, read by anybody."""
-
-    accepted: int = 0
-    taken: int = 0
-    stored: int = 0
-    repeated: int = 0
-    forgotten: int = 0
-    invalid: int = 0
-    queue_full: int = 0
-    sender_dropped: int = 0
-    failures: int = 0
 
 
 class Store:
@@ -248,7 +209,7 @@ class Store:
             failed = 0 if self._attempt(left) else failed + 1
             if failed:
                 self._collect(left)
-                _refuse_tasks(left, self._state)
+                refuse_tasks(left, self._state)
                 if self._stopping.is_set():
                     break
                 self._stopping.wait(_AGAIN_S[min(failed, len(_AGAIN_S)) - 1])
@@ -309,7 +270,7 @@ class Store:
         try:
             self._store(connection, records)
         except Exception as error:
-            if not _is_about_values(error):
+            if not is_about_values(error):
                 raise
             if len(records) == 1:
                 self.counts.invalid += 1
@@ -342,7 +303,7 @@ class Store:
             if task.erases:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except (sqlite3.Error, OSError) as error:
-            if _is_about_values(error):
+            if is_about_values(error):
                 task.future.set_exception(error)
                 return
             task.refuse(explain(error, self.path))
@@ -370,21 +331,3 @@ class Store:
             with suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
-
-
-def _is_about_values(error: Exception) -> bool:
-    """Say whether what was given is at fault, not the file: trying again would change nothing."""
-    if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.ProgrammingError):
-        return True
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:  # a statement that is wrong
-        return True
-    return not isinstance(error, sqlite3.Error | OSError)
-
-
-def _refuse_tasks(left: "deque[Given]", why: str) -> None:
-    for _ in range(len(left)):
-        given = left.popleft()
-        if isinstance(given, Task):
-            given.refuse(why)
-        else:
-            left.append(given)

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from services.tracking.app import create_app
 from services.tracking.commands.cost import cost
 from services.tracking.commands.feedback import feedback
+from services.tracking.commands.records import records
 from services.tracking.commands.service import tracking
 from services.tracking.openwebui import NotAnExport, ratings
 from services.tracking.service import Parts
@@ -138,6 +139,18 @@ def test_an_imported_ratings_user_can_be_deleted(stack, tmp_path):
 def test_what_is_no_export_is_said(document):
     with pytest.raises(NotAnExport):
         ratings(document)
+
+
+def test_records_are_looked_at_and_deleted(stack):
+    assert "0 requests in 24 hours" in run(records, "--url", stack, "summary").output
+    shown = run(records, "--url", stack, "show", "a").output
+    assert "smollm2  200 ok  2.00 s  100 tokens in, 50 out  by default" in shown
+    refused = run(records, "--url", stack, "rm", "--key", "default")
+    assert (refused.exit_code, "nothing was deleted" in refused.output) == (1, True)
+    gone = run(records, "--url", stack, "rm", "--key", "default", "--yes")
+    assert gone.output == "2 requests and 0 feedback of default are deleted\n"
+    assert run(records, "--url", stack, "show", "a").exit_code == 1
+    assert run(records, "--url", stack, "rm").exit_code == 2
 
 
 def test_a_stack_that_is_down_is_explained():

@@ -1,15 +1,20 @@
 """Records that are kept, whatever the disk does, and a sender that never waits."""
 
+import asyncio
+import signal
 import sqlite3
+import sys
 import time
 
 import pytest
 
 from services.tracking.connecting import connect
+from services.tracking.given import StoreOptions, StoreUnavailable
 from services.tracking.requests import Vectors
 from services.tracking.schema import MIGRATIONS
-from services.tracking.store import Store, StoreOptions, StoreUnavailable
+from services.tracking.store import Store
 from services.tracking.tests.samples import AT, SmallDisk, batch, opened_store, record, stored, until
+from tests.testkit.server import run_process
 
 
 def count(store, table="requests"):
@@ -187,6 +192,39 @@ def test_the_next_start_goes_on_where_the_last_one_ended(tmp_path):
 
         assert count(store) == 2
         assert store.identities.user("ada") == digest
+
+
+_WRITER = """
+import itertools, sys
+from pathlib import Path
+from services.tracking.store import Store
+from services.tracking.tests.samples import batch, record
+
+store = Store(Path(sys.argv[1]))
+store.start()
+for number in itertools.count():
+    while store.waiting > 5000:
+        pass
+    store.add(batch(*(record(key=f"k{number % 3}") for _ in range(100))))
+    print(store.counts.stored, flush=True)
+"""
+
+
+async def test_a_killed_service_leaves_sums_that_fit_the_records(tmp_path):
+    async with run_process([sys.executable, "-c", _WRITER, str(tmp_path)], ready=r"^[1-9]\d{3,}$") as child:
+        child.send_signal(signal.SIGKILL)
+        await child.wait()
+    kept, summed = await asyncio.to_thread(_kept_and_summed, tmp_path)
+
+    assert kept >= 1000
+    assert summed == (kept, 50 * kept)
+
+
+def _kept_and_summed(folder):
+    with opened_store(folder) as store:
+        until(lambda: store.state == "ok")
+        rows = costs(store)
+        return count(store), (sum(row["requests"] for row in rows), sum(row["completion_tokens"] for row in rows))
 
 
 # --- samples
