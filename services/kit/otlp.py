@@ -14,7 +14,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
@@ -149,18 +149,24 @@ class _GivenIds(RandomIdGenerator):
 class OtlpTracer:
     """Begins traces, or continues those of callers, and sends what is recorded.
 
+    Args:
+        processor: takes the ended spans; where none is given they go to the OTLP endpoint, in batches.
+
     Raises:
         SettingsError: the variables of the sampling are wrong.
     """
 
-    def __init__(self, service: str, version: str) -> None:
+    def __init__(self, service: str, version: str, processor: SpanProcessor | None = None) -> None:
         self._sampling = sampling_from(os.environ)
         self.captures_content = os.environ.get(CONTENT, "").strip().lower() in _CAPTURED
         resource = Resource.create({"service.name": service, "service.version": version})
         self._ids = _GivenIds()
         self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, id_generator=self._ids)
-        self._exporter: SpanExporter = OTLPSpanExporter()
-        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
+        self._exporter: SpanExporter | None = None
+        if processor is None:
+            self._exporter = OTLPSpanExporter()
+            processor = BatchSpanProcessor(self._exporter)
+        self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("sparkstack", version)
 
     def server_span(self, name: str, headers: Iterable[tuple[bytes, bytes]]) -> Span:
@@ -207,7 +213,7 @@ class OtlpTracer:
         sending = threading.Thread(target=self._provider.shutdown, daemon=True)
         sending.start()
         sending.join(_LAST_SPANS_S)
-        if sending.is_alive():
+        if sending.is_alive() and self._exporter is not None:
             self._exporter.shutdown()
 
 

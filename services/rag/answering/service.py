@@ -233,6 +233,7 @@ class _Counting:
         if isinstance(error, Exception):
             self.outcome = "failed"
         self._metrics.answers.labels(self.outcome).inc()
+        tracing.current().set({"rag.outcome": self.outcome})
 
 
 def _about(plan: Prompted) -> dict[str, Value]:
