@@ -3,7 +3,8 @@
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -38,7 +39,8 @@ class Task:
 
     def refuse(self, why: str) -> None:
         """Tell whoever waits that it was not done."""
-        self.future.set_exception(StoreUnavailable(why))
+        with suppress(InvalidStateError):  # whoever waited has gone
+            self.future.set_exception(StoreUnavailable(why))
 
 
 Given = list[RequestRecord] | Task | None

@@ -88,6 +88,7 @@ MIGRATIONS = (
     CREATE INDEX feedback_at ON feedback (at);
     CREATE INDEX feedback_request ON feedback (request_id) WHERE request_id != '';
     CREATE INDEX feedback_trace ON feedback (trace_id) WHERE trace_id != '';
+    CREATE INDEX feedback_early ON feedback (seq) WHERE model = '' AND source = 'api';
 
     CREATE TABLE forgotten (           -- what is still on its way about them is not stored either
         kind TEXT NOT NULL,            -- user or key

@@ -110,6 +110,8 @@ class Store:
     @property
     def state(self) -> str:
         """`ok`, or a sentence that says why nothing is written."""
+        if self._state == "ok" and not self._thread.is_alive():
+            return "nothing is written any more: restart the service"
         return self._state
 
     # --- for whoever reads: blocks
@@ -301,7 +303,9 @@ class Store:
             with transaction(connection):
                 result = task.work(connection)
             if task.erases:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                # It is deleted already; where a reader holds this up, the next one does it.
+                with suppress(sqlite3.Error):
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except (sqlite3.Error, OSError) as error:
             if is_about_values(error):
                 task.future.set_exception(error)

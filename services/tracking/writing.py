@@ -36,6 +36,12 @@ _ADD_COSTS = """
         estimated = estimated + excluded.estimated,
         seconds = seconds + excluded.seconds
 """
+_ANY_EARLY = "SELECT EXISTS (SELECT 1 FROM feedback WHERE model = '' AND source = 'api')"
+_MATCH = """
+    UPDATE feedback SET model = ?, user = ?, request_id = ?, trace_id = ? WHERE seq IN (
+        SELECT seq FROM feedback WHERE request_id = ? AND request_id != '' AND model = '' AND source = 'api'
+        UNION SELECT seq FROM feedback WHERE trace_id = ? AND trace_id != '' AND model = '' AND source = 'api')
+"""
 _MAX_CHARACTERS = 300
 _MAX_NUMBER = 2**53
 _log = structlog.get_logger("tracking.store")
@@ -60,6 +66,7 @@ class Writing:
         self._measure = measure
         self._store_text = store_text
         self._costs: dict[tuple[str, str, str], list[float]] = {}
+        (self._early,) = connection.execute(_ANY_EARLY).fetchone()
         self._gone = {(kind, name): at for kind, name, at in connection.execute("SELECT kind, name, at FROM forgotten")}
 
     def add(self, record: RequestRecord) -> None:
@@ -83,6 +90,10 @@ class Writing:
             return
         self.stored.append(record)
         self._note_cost(record, record.key)
+        if self._early and record.hops == 0:
+            # Feedback that was quicker than the record learns what it is about, and whose it is.
+            about = (record.model[:_MAX_CHARACTERS], user, record.id, record.trace_id, record.id, record.trace_id)
+            self._connection.execute(_MATCH, about)
         if record.sampled and (record.prompt or record.answer):
             self._keep_text(int(done.lastrowid or 0), record)
 

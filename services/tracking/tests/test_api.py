@@ -342,6 +342,35 @@ async def test_feedback_that_comes_before_its_record_is_one_with_what_comes_afte
     assert [each["score"] for each in (await client.get("/v1/feedback")).json()["data"]] == [1.0]
 
 
+async def test_feedback_that_comes_before_its_record_learns_whose_it_is(api, client):
+    await client.post("/v1/feedback", json={"trace_id": "e" * 32, "thumb": "down"})
+    await client.post("/v1/feedback", json={"request_id": "b", "thumb": "down"})
+    await api.send(record(id="a", trace_id="e" * 32, user="ada"), record(id="b"))
+
+    found = (await client.get("/v1/feedback")).json()["data"]
+    assert [(each["model"], each["request_id"]) for each in found] == [("smollm2", "b"), ("smollm2", "a")]
+    assert (await client.delete("/v1/tracking/users/ada")).json()["deleted"] == {"requests": 1, "feedback": 1}
+
+
+async def test_deletion_and_feedback_that_cannot_be_written_have_changed_nothing_and_say_so(api, client):
+    await api.send(record(id="a", user="ada"))
+    other = sqlite3.connect(api.folder / "records.db", isolation_level=None, check_same_thread=False)
+    await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")
+    answers = [await client.delete("/v1/tracking/users/ada"), await client.post("/v1/feedback", json=_WORD)]
+    await asyncio.to_thread(other.execute, "ROLLBACK")
+    other.close()
+
+    for answer in answers:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "records_unavailable")
+        assert "retry-after" in answer.headers
+    await eventually(lambda: api.service.store.state == "ok", timeout_s=10)
+    assert (await client.get("/v1/tracking/requests/a")).status_code == 200
+    assert (await client.post("/v1/feedback", json=_WORD)).status_code == 201
+
+
+_WORD = {"request_id": "a", "thumb": "up"}
+
+
 @pytest.mark.parametrize(
     "body",
     [
