@@ -10,7 +10,7 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -64,6 +64,12 @@ class EnergyShares:
         if end > start:
             with self._lock:
                 self._intervals.append(_Interval(start, end, joules))
+
+    def rename(self, key: str, other: str) -> None:
+        """Let what a key's requests have used, and is not shared out yet, be another's."""
+        with self._lock:
+            spans = [replace(span, key=other) if span.key == key else span for span in self._spans]
+            self._spans = deque(spans, maxlen=_SPANS)
 
     def settle(self, until: float) -> dict[Account, float]:
         """Share out the intervals that ended before `until`; return joules by account. They add up to what was used."""

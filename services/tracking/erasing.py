@@ -8,6 +8,17 @@ from services.tracking.writing import DELETED_KEY
 _PORTION = 2000
 """Rows that are deleted in one transaction by age: what is to be stored need not wait for more."""
 
+_MOVE_SUMS = """
+    INSERT INTO costs SELECT day, ?, model, requests, inner_requests, failed, prompt_tokens, completion_tokens,
+                             estimated, seconds, joules FROM costs WHERE key = ?
+    ON CONFLICT (day, key, model) DO UPDATE SET
+        requests = requests + excluded.requests, inner_requests = inner_requests + excluded.inner_requests,
+        failed = failed + excluded.failed, prompt_tokens = prompt_tokens + excluded.prompt_tokens,
+        completion_tokens = completion_tokens + excluded.completion_tokens,
+        estimated = estimated + excluded.estimated, seconds = seconds + excluded.seconds,
+        joules = joules + excluded.joules
+"""
+
 
 @dataclass(frozen=True)
 class Erased:
@@ -42,25 +53,18 @@ def erase_user(connection: sqlite3.Connection, user: str, now: float, key: str |
     return Erased(len(seqs), feedback, frozenset(seqs))
 
 
-def erase_key(connection: sqlite3.Connection, key: str, now: float) -> Erased:
-    """Delete a key's requests, the feedback on them and the feedback that it gave; its sums become nobody's."""
+def erase_key(connection: sqlite3.Connection, key: str, now: float, *, keeps_sums: bool = False) -> Erased:
+    """Delete a key's requests, the feedback on them and the feedback that it gave; its sums become nobody's.
+
+    Args:
+        keeps_sums: they stay under its name: who may not see to the accounts does not change them.
+    """
     seqs, feedback = _erase(connection, "key = ?", (key,))
     feedback += connection.execute("DELETE FROM feedback WHERE caller = ?", (key,)).rowcount
-    connection.execute(
-        """
-        INSERT INTO costs SELECT day, ?, model, requests, inner_requests, failed, prompt_tokens, completion_tokens,
-                                 estimated, seconds, joules FROM costs WHERE key = ?
-        ON CONFLICT (day, key, model) DO UPDATE SET
-            requests = requests + excluded.requests, inner_requests = inner_requests + excluded.inner_requests,
-            failed = failed + excluded.failed, prompt_tokens = prompt_tokens + excluded.prompt_tokens,
-            completion_tokens = completion_tokens + excluded.completion_tokens,
-            estimated = estimated + excluded.estimated, seconds = seconds + excluded.seconds,
-            joules = joules + excluded.joules
-        """,
-        (DELETED_KEY, key),
-    )
-    connection.execute("DELETE FROM costs WHERE key = ?", (key,))
-    _forget(connection, "key", key, now)
+    if not keeps_sums:
+        connection.execute(_MOVE_SUMS, (DELETED_KEY, key))
+        connection.execute("DELETE FROM costs WHERE key = ?", (key,))
+    _forget(connection, "records" if keeps_sums else "key", key, now)
     return Erased(len(seqs), feedback, frozenset(seqs))
 
 

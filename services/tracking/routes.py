@@ -110,10 +110,10 @@ async def delete_user(user: str, caller: CallerOf, service: ServiceOf) -> dict[s
 
 @router.delete("/v1/tracking/keys/{key:path}", summary="Delete what is kept of a key")
 async def delete_key(key: str, caller: CallerOf, service: ServiceOf) -> dict[str, Any]:
-    """Delete a key's requests, texts and feedback; its sums of cost become those of `(deleted)`."""
+    """Delete a key's requests, texts and feedback; its sums become those of `(deleted)`, where an operator asks."""
     if key != caller.name:
         require_operator(caller, "deleting what another key has asked")
-    erased = await service.erase_key(key)
+    erased = await service.erase_key(key, keeps_sums=not caller.operator)
     return {"object": "tracking.deleted", "key": key, "deleted": erased.document()}
 
 

@@ -91,7 +91,7 @@ MIGRATIONS = (
     CREATE INDEX feedback_early ON feedback (seq) WHERE model = '' AND source = 'api';
 
     CREATE TABLE forgotten (           -- what is still on its way about them is not stored either
-        kind TEXT NOT NULL,            -- user or key
+        kind TEXT NOT NULL,            -- user, key, or records: a key's, whose sums stay its own
         name TEXT NOT NULL,            -- of a user the digest
         at REAL NOT NULL,
         PRIMARY KEY (kind, name)

@@ -23,6 +23,7 @@ from services.tracking.power import Counter, find_counters
 from services.tracking.settings import TrackingSettings
 from services.tracking.store import Store
 from services.tracking.tariff import Use, read_tariff
+from services.tracking.writing import DELETED_KEY
 
 T = TypeVar("T")
 _DAY_S = 86_400.0
@@ -138,9 +139,14 @@ class Service:
         """Delete what is kept of a user; of one key alone where it is given."""
         return await self._erase("user", lambda connection, now: erase_user(connection, self._user(name), now, key))
 
-    async def erase_key(self, key: str) -> Erased:
+    async def erase_key(self, key: str, *, keeps_sums: bool) -> Erased:
         """Delete what is kept of a key."""
-        return await self._erase("key", lambda connection, now: erase_key(connection, key, now))
+        erased = await self._erase(
+            "key", lambda connection, now: erase_key(connection, key, now, keeps_sums=keeps_sums)
+        )
+        if not keeps_sums:
+            self.shares.rename(key, DELETED_KEY)
+        return erased
 
     async def retain(self) -> None:
         """Delete what is older than it may be, in portions."""

@@ -104,7 +104,7 @@ class Writing:
     def _is_forgotten(self, record: RequestRecord, user: str) -> bool:
         if not self._gone:
             return False
-        names = [("key", record.key)]
+        names = [("key", record.key), ("records", record.key)]
         if user:
             names += [("user", user), ("user", f"{user}/{record.key}")]
         return any(self._gone.get(name, 0.0) >= record.at for name in names)

@@ -69,6 +69,15 @@ def test_an_interval_waits_until_its_requests_have_ended():
     assert SETTLE_S > 60
 
 
+def test_what_a_deleted_key_has_used_and_is_not_shared_out_yet_is_nobodys():
+    shares = EnergyShares()
+    shares.note(record(key="ada", at=AT, seconds=5.0))
+    shares.rename("ada", "(deleted)")
+    shares.measured(AT, AT + 5, 100.0)
+
+    assert shares.settle(AT + 5) == {(DAY, "(deleted)", "smollm2"): 100.0, (DAY, "", "(idle)"): 0.0}
+
+
 class Falling:
     """A counter that fails now and then."""
 

@@ -294,6 +294,17 @@ async def test_deleting_a_key_keeps_the_sums_without_its_name(api, client):
     assert (await client.get("/v1/tracking/requests/a")).status_code == 404
 
 
+async def test_a_key_that_deletes_its_own_records_keeps_its_sums(api, client):
+    await api.send(record(id="a", key="ada"))
+    async with api.client("ada") as ada:
+        assert (await ada.delete("/v1/tracking/keys/ada")).json()["deleted"] == {"requests": 1, "feedback": 0}
+    await api.send(record(id="late", at=time.time() - 60, key="ada"))
+
+    found = (await client.get("/v1/tracking/costs?by=key")).json()
+    assert {each["name"]: each["requests"] for each in found["data"]} == {"ada": 2}
+    assert (await client.get("/v1/tracking/requests/late")).status_code == 404
+
+
 async def test_what_is_too_old_goes_and_its_sums_stay(tmp_path):
     async with service(tmp_path, store_text=True, keep_days=30, keep_text_days=7) as api, api.client() as client:
         day, now = 86_400, time.time()
