@@ -69,7 +69,7 @@ class Service:
         self.store.start()
         self.meter.start()
         self._tasks = [
-            asyncio.create_task(self._every(_COSTS_EVERY_S, self._read_costs)),
+            asyncio.create_task(self._every(_COSTS_EVERY_S, self.read_costs)),
             asyncio.create_task(self._every(_RETAIN_EVERY_S, self.retain)),
         ]
 
@@ -187,7 +187,8 @@ class Service:
             return False
         return True
 
-    async def _read_costs(self) -> None:
+    async def read_costs(self) -> None:
+        """Read the sums anew for `/metrics`."""
         self.metrics.costs = await self.read(self._costs)
 
     def _costs(self, connection: sqlite3.Connection) -> list[CostRow]:

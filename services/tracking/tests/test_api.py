@@ -211,6 +211,47 @@ async def test_prices_make_money(tmp_path):
         assert (found["currency"], found["total"]["money"], found["unpriced_models"]) == ("EUR", 20.0, ["other"])
 
 
+async def test_cost_is_in_the_metrics_by_key_and_model(tmp_path):
+    tariff = tmp_path / "prices.yaml"
+    tariff.write_text('currency: EUR\nmodels: {"*": {prompt: 10000}}\n')
+    async with service(tmp_path, tariff=tariff) as api, api.client() as client:
+        await api.send(record(key="ada"), record(key="ada"))
+        await api.service.read_costs()
+        text = (await client.get("/metrics")).text
+
+    assert 'tracking_cost_tokens_total{key="ada",model="smollm2",type="input"} 200.0' in text
+    assert 'tracking_cost_money_total{currency="EUR",key="ada",model="smollm2"} 2.0' in text
+    assert 'tracking_cost_requests_total{key="ada",model="smollm2"} 2.0' in text
+
+
+class Steady:
+    """A counter of a machine that uses 50 W."""
+
+    name = "gpu0"
+
+    def joules(self):
+        return 50.0 * time.monotonic()
+
+
+async def test_measured_energy_is_shared_among_keys_and_the_rest_is_idle(tmp_path):
+    wanted = TrackingSettings(state=tmp_path, api_key=KEY, power_interval_s=0.02)
+    app = await asyncio.to_thread(create_app, wanted, Parts(counters=lambda: [Steady()]))
+    meter = app.state.service.meter
+    async with running(app) as url:
+        await eventually(lambda: meter.total_joules)
+        started = time.time()
+        await eventually(lambda: time.time() > started + 0.1)
+        await Api(url, app).send(record(at=started, seconds=0.1, key="ada"))
+    # What is not shared out yet is when the service ends.
+    again = await asyncio.to_thread(create_app, wanted, Parts(counters=list))
+    async with running(again) as url, Api(url, again).client() as client:
+        found = (await client.get("/v1/tracking/costs?by=key")).json()
+    joules = {each["name"]: each["joules"] for each in found["data"]}
+
+    assert joules["ada"] == pytest.approx(5.0, rel=0.05)
+    assert joules["ada"] + joules[""] == pytest.approx(meter.total_joules, abs=0.2)
+
+
 async def test_a_key_that_is_no_operators_sees_its_own_alone(api):
     await api.send(record(id="a", key="ada"), record(id="g", key="grace"))
     async with api.client("ada") as ada:
