@@ -102,12 +102,9 @@ def response(
     return found
 
 
-def usage(prompt_tokens: int, completion_tokens: int | None = None) -> dict[str, Value]:
-    """Return the token counts; an embedding has no completion."""
-    found: dict[str, Value] = {INPUT_TOKENS: prompt_tokens}
-    if completion_tokens is not None:
-        found[OUTPUT_TOKENS] = completion_tokens
-    return found
+def usage(prompt_tokens: int, completion_tokens: int = 0) -> dict[str, Value]:
+    """Return the token counts. An embedding has no completion, and says so: sums are wrong where one is missing."""
+    return {INPUT_TOKENS: prompt_tokens, OUTPUT_TOKENS: completion_tokens}
 
 
 def messages(asked: Sequence[Mapping[str, Any]], answer: str, finish_reason: str = "stop") -> dict[str, Value]:
