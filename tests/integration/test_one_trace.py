@@ -5,8 +5,10 @@ import re
 
 import pytest
 
+from tests.integration.engine_services import GIB, engine_service
 from tests.integration.traced_stack import DOCUMENTS, traced_stack
-from tests.testkit.collector import Trace
+from tests.testkit.collector import Trace, collector
+from tests.testkit.fake_runtime import FakeRuntime
 from tests.testkit.server import eventually
 
 pytestmark = [pytest.mark.slow]
@@ -155,6 +157,30 @@ async def test_an_ingest_is_a_trace_for_each_document(tmp_path, monkeypatch):
     names = {span.name for trace in whole_ones for span in trace.spans}
     assert {"POST /v1/embeddings", "embeddings.compute"} <= names
     assert any(name.startswith("upsert ") for name in names)
+
+
+async def test_the_load_that_a_request_waits_for_is_in_its_trace(tmp_path, monkeypatch):
+    runtime = FakeRuntime()
+    runtime.script("model-b", load_s=0.2)
+    async with collector() as seen:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", seen.url)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        models = {"model-a": GIB, "model-b": GIB}
+        async with engine_service(tmp_path, runtime, models=models, memory_gib=8.0) as service:
+            await service.until("model-a", "ready")
+            service.client.headers["traceparent"] = f"00-{'a' * 32}-{'b' * 16}-01"
+            await service.granted("model-b")
+            del service.client.headers["traceparent"]
+            await eventually(lambda: len(seen.trace("a" * 32).spans) >= 3)
+    await runtime.end_all()
+    trace = seen.trace("a" * 32)
+    served = trace.one("POST /leases", kind="server")
+    load, lease = trace.one("engines.load"), trace.one("engines.lease")
+    assert trace.parent(load) is trace.parent(lease) is served
+    assert (load.attributes["engines.model"], load.failed) == ("model-b", False)
+    assert load.ended - load.began >= 200_000_000
+    loads = [span for span in seen.spans if span.name == "engines.load"]
+    assert loads == [load], "what is loaded at the start belongs to nobody's request"
 
 
 async def test_a_trace_that_is_not_sampled_at_its_root_is_nowhere(tmp_path, monkeypatch):

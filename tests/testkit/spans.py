@@ -17,6 +17,11 @@ class RecordedSpans:
         self.tracer = OtlpTracer("test", "0", SimpleSpanProcessor(self._kept))
 
     @property
+    def all(self) -> tuple[ReadableSpan, ...]:
+        """Return all spans that have ended, in that order."""
+        return self._kept.get_finished_spans()
+
+    @property
     def ended(self) -> dict[str, ReadableSpan]:
         """Return the spans that have ended, by name."""
         return {span.name: span for span in self._kept.get_finished_spans()}
@@ -24,7 +29,10 @@ class RecordedSpans:
     def parents(self) -> dict[str, str]:
         """Return of each span the name of its parent; empty for a root, `elsewhere` for a caller's."""
         by_id = {span.context.span_id: span.name for span in self._kept.get_finished_spans() if span.context}
-        return {name: by_id.get(span.parent.span_id, "elsewhere") if span.parent else "" for name, span in self.ended.items()}
+        return {
+            name: by_id.get(span.parent.span_id, "elsewhere") if span.parent else ""
+            for name, span in self.ended.items()
+        }
 
     def attributes(self, name: str = "") -> dict[str, Any]:
         """Return a span's attributes, or those of all, by name."""
