@@ -7,14 +7,18 @@ Source: mlflow.cli.server and mlflow.server._run_server of MLflow 3.17
 
 import importlib.util
 import os
+from typing import Any
 
 import click
 
+from services.kit.asgi import Receive, Scope, Send, send_response
+from services.kit.errors import NotFound
 from services.kit.logs import configure_logs
 from services.kit.server import AddressTaken, bind, serve
 from services.kit.settings import SettingsError
 from services.tracking.mlflow_settings import MlflowSettings
 
+_ASSISTANT = "/mlflow/assistant"
 # Before MLflow is imported: no report of use to anybody, no list of prices from the internet (each model's provider is
 # asked for, and spans wait meanwhile), and no pool of processes for jobs that nobody here gives it, which would double
 # its memory.
@@ -49,7 +53,25 @@ def run(settings: MlflowSettings) -> None:
     serve(app, [listener])
 
 
-def _prepare(settings: MlflowSettings) -> object:
+class WithoutAssistant:
+    """MLflow without its assistant, which runs commands on this machine at the word of a page.
+
+    MLflow has no switch for it, and takes the word of every page of this machine, whatever the port.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 404 for the assistant's paths; hand on everything else."""
+        if scope["type"] == "http" and _ASSISTANT in scope["path"].lower():
+            error = NotFound("MLflow's assistant is left out here: it runs commands on this machine")
+            await send_response(send, error.status, error.headers(), error.body())
+        else:
+            await self._app(scope, receive, send)
+
+
+def _prepare(settings: MlflowSettings) -> WithoutAssistant:
     """Make the tables and return the app.
 
     Raises:
@@ -75,5 +97,4 @@ def _prepare(settings: MlflowSettings) -> object:
         ) from None
     from mlflow.server.fastapi_app import app
 
-    found: object = app
-    return found
+    return WithoutAssistant(app)

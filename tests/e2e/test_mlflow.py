@@ -209,6 +209,13 @@ async def test_only_this_machines_names_are_answered(mlflow):
     }
 
 
+async def test_no_page_can_have_it_run_commands(mlflow):
+    for path in ("config", "providers", "Config"):
+        answer = await mlflow.client.get(f"/ajax-api/3.0/mlflow/assistant/{path}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found"), path
+    assert (await mlflow.client.post("/ajax-api/3.0/mlflow/assistant/message", json={})).status_code == 404
+
+
 async def test_it_is_one_process_of_bounded_size_on_loopback(mlflow):
     process = psutil.Process(mlflow.child.pid)
     assert process.children() == []
