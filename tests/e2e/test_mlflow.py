@@ -133,6 +133,8 @@ async def test_the_spans_of_a_real_question_arrive_as_one_trace(mlflow, tmp_path
     assert "RERANKER" in next(kind for name, kind in kinds.items() if name.startswith("rerank "))
     assert "EMBEDDING" in next(kind for name, kind in kinds.items() if name.startswith("embeddings all"))
     assert "Which port" not in json.dumps(trace), "no prompt without the switch"
+    (listed,) = [each for each in await mlflow.traces() if each["trace_id"] == f"tr-{'e' * 32}"]
+    assert listed["state"] == "IN_PROGRESS", "whoever began the trace has not sent its root"
 
 
 async def test_tokens_and_previews_are_shown_when_prompts_are_switched_on(mlflow, monkeypatch):
