@@ -104,6 +104,8 @@ async def request_by_id(request_id: str, caller: CallerOf, service: ServiceOf) -
 @router.delete("/v1/tracking/users/{user:path}", summary="Delete what is kept of a user")
 async def delete_user(user: str, caller: CallerOf, service: ServiceOf) -> dict[str, Any]:
     """Delete requests, texts and feedback of whom clients named so; sums of cost name no user and stay."""
+    if not user:  # it would be all those who named nobody
+        raise InvalidRequest("name the user: DELETE /v1/tracking/users/{user}", param="user")
     erased = await service.erase_user(user, caller.only_key)
     return {"object": "tracking.deleted", "user": user, "deleted": erased.document()}
 

@@ -299,6 +299,14 @@ async def test_deleting_a_user_is_exact_and_counted(tmp_path):
         assert (await client.delete("/v1/tracking/users/ada")).json()["deleted"] == {"requests": 0, "feedback": 0}
 
 
+async def test_a_deletion_that_names_nobody_deletes_nothing(api, client):
+    await api.send(record(id="a"))
+
+    assert (await client.delete("/v1/tracking/users/")).json()["error"]["param"] == "user"
+    assert (await client.delete("/v1/tracking/keys/")).json()["deleted"] == {"requests": 0, "feedback": 0}
+    assert (await client.get("/v1/tracking/requests/a")).status_code == 200
+
+
 async def test_what_was_on_its_way_about_a_deleted_user_is_not_stored(api, client):
     late = record(id="late", at=time.time() - 1, user="ada", model="m")
     await client.delete("/v1/tracking/users/ada")
