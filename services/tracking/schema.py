@@ -97,6 +97,33 @@ MIGRATIONS = (
         PRIMARY KEY (kind, name)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE drift_references (
+        name TEXT PRIMARY KEY,
+        made_at REAL NOT NULL,
+        note TEXT NOT NULL,
+        size INTEGER NOT NULL,         -- when it was made; members go with their requests
+        promoted_at REAL               -- the latest one is in use
+    ) WITHOUT ROWID;
+    CREATE TABLE drift_members (
+        reference TEXT NOT NULL REFERENCES drift_references (name) ON DELETE CASCADE,
+        seq INTEGER NOT NULL REFERENCES requests (seq) ON DELETE CASCADE,
+        PRIMARY KEY (reference, seq)
+    ) WITHOUT ROWID;
+    CREATE INDEX drift_members_seq ON drift_members (seq);
+    CREATE TABLE drift_windows (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at REAL NOT NULL,
+        first_seq INTEGER NOT NULL,
+        last_seq INTEGER NOT NULL,
+        first_at REAL NOT NULL,
+        last_at REAL NOT NULL,
+        size INTEGER NOT NULL,
+        reference TEXT NOT NULL,       -- empty: there was none
+        alarm INTEGER NOT NULL,
+        findings TEXT NOT NULL         -- a JSON list, a signal each
+    );
+    """,
 )
 
 
