@@ -7,6 +7,8 @@ from fastapi import FastAPI
 
 from services.kit.app import create_app as create_kit_app
 from services.kit.metrics import new_registry
+from services.tracking.drift.routes import router as drift_router
+from services.tracking.drift.service import Drift
 from services.tracking.feedback_routes import router as feedback_router
 from services.tracking.metrics import TrackingMetrics
 from services.tracking.routes import router
@@ -27,13 +29,16 @@ def create_app(settings: TrackingSettings, parts: Parts | None = None) -> FastAP
     """
     registry = new_registry()
     service = Service(settings, TrackingMetrics(registry), parts or Parts())
+    drift = Drift(service.store, settings, registry)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await service.open()
+        await drift.open()
         try:
             yield
         finally:
+            await drift.close()
             await service.close()
 
     async def readiness() -> Mapping[str, str]:
@@ -49,6 +54,7 @@ def create_app(settings: TrackingSettings, parts: Parts | None = None) -> FastAP
     )
     app.state.settings = settings
     app.state.service = service
-    for each in (router, feedback_router):
+    app.state.drift = drift
+    for each in (router, feedback_router, drift_router):
         app.include_router(each)
     return app

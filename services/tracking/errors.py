@@ -13,3 +13,9 @@ class RecordsUnavailable(Overloaded):
     """The file with the records can't be read or written; the message says why. Models are not affected."""
 
     code = "records_unavailable"
+
+
+class DriftNotFound(NotFound):
+    """No window, reference or report of drift has this name; the message says where they are listed."""
+
+    code = "drift_not_found"

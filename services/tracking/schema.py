@@ -103,6 +103,7 @@ MIGRATIONS = (
         made_at REAL NOT NULL,
         note TEXT NOT NULL,
         size INTEGER NOT NULL,         -- when it was made; members go with their requests
+        spans TEXT NOT NULL,           -- a JSON list: from which seq to which its windows reach
         promoted_at REAL               -- the latest one is in use
     ) WITHOUT ROWID;
     CREATE TABLE drift_members (

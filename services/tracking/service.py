@@ -14,6 +14,7 @@ from fastapi import Depends, Request
 from services.tracking import feedback
 from services.tracking.accounts import add_joules
 from services.tracking.connecting import explain
+from services.tracking.drift.features import measure
 from services.tracking.energy import Account, EnergyMeter, EnergyShares
 from services.tracking.erasing import Erased, erase_key, erase_old, erase_user
 from services.tracking.errors import RecordsUnavailable
@@ -38,7 +39,7 @@ _log = structlog.get_logger("tracking")
 class Parts:
     """What the service is given; tests give other ones."""
 
-    measure: Measure = lambda _record: {}
+    measure: Measure = measure
     counters: Callable[[], list[Counter]] = find_counters
 
 

@@ -14,6 +14,8 @@ from services.tracking.drift.languages import language_of
 
 Features = dict[str, Any]
 """By name; JSON values."""
+Ending = tuple[int, str, str]
+"""Of a request: status, outcome, the error's code."""
 VERSION = 1
 """Of the way things are measured: rows of another version are not compared."""
 

@@ -18,6 +18,7 @@ import structlog
 
 from services.tracking.drift import references as kept
 from services.tracking.drift.embedder import EmbeddingsFailed
+from services.tracking.drift.features import Ending
 from services.tracking.drift.references import Reference, Window
 from services.tracking.drift.state import DriftState
 from services.tracking.given import StoreUnavailable, Work
@@ -171,13 +172,20 @@ class Monitor:
         from services.tracking.drift.windows import columns_of
 
         times = [each.record.at for each in requests]
-        first, last = requests[0].seq, requests[-1].seq
+        # It begins where the last one ended: what was refused in between is never sampled, and belongs to this one.
+        first, last = self._store.read(kept.last_seq) + 1, requests[-1].seq
         window = Window(0, time.time(), first, last, min(times), max(times), len(requests))
         if in_use is None:
             return window
         name = in_use.name
-        members = self._store.read(lambda connection: kept.requests_of_reference(connection, name))
-        findings = compare(columns_of(members), columns_of(requests), seed=first)
+
+        def read(connection: sqlite3.Connection) -> tuple[list[SampledRequest], list[Ending], list[Ending]]:
+            members = kept.requests_of_reference(connection, name)
+            theirs = kept.endings_between(connection, kept.spans_of(connection, name))
+            return members, theirs, kept.endings_between(connection, [(first, last)])
+
+        members, theirs, ours = self._store.read(read)
+        findings = compare(columns_of(members, theirs), columns_of(requests, ours), seed=first)
         return kept.with_findings(window, name, [each.document() for each in findings])
 
     def _keep(self, connection: sqlite3.Connection, window: Window) -> Window:

@@ -5,18 +5,20 @@ that is older than TRACKING_KEEP_DAYS is gone. So promote a newer one now and th
 """
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
-from services.tracking.drift.features import VERSION
+from services.tracking.drift.features import VERSION, Ending
 from services.tracking.requests import SampledRequest, sampled_of
 
 AUTOMATIC = "first"
 """The name of the reference that is made of the first windows, where nobody has made one."""
 AUTOMATIC_WINDOWS = 2
-_BELONGS = f"sampled = 1 AND hops = 0 AND json_extract(features, '$.version') = {VERSION}"
+_GENERATES = "hops = 0 AND operation NOT IN ('embeddings', 'rerank')"
+_BELONGS = f"sampled = 1 AND {_GENERATES} AND json_extract(features, '$.version') = {VERSION}"
 _SELECT = """
     SELECT requests.*, vectors.prompt AS prompt_vector, vectors.answer AS answer_vector,
            (SELECT avg(score) FROM feedback WHERE feedback.subject IN
@@ -100,6 +102,24 @@ def requests_between(connection: sqlite3.Connection, first: int, last: int) -> l
     return [sampled_of(row) for row in rows]
 
 
+def endings_between(connection: sqlite3.Connection, spans: Sequence[Sequence[int]]) -> list[Ending]:
+    """Return how all requests of these times have ended, sampled or not."""
+    found: list[Ending] = []
+    for first, last in spans:
+        rows = connection.execute(
+            f"SELECT status, outcome, error FROM requests WHERE seq BETWEEN ? AND ? AND {_GENERATES}",  # noqa: S608
+            (first, last),
+        )
+        found += [tuple(row) for row in rows]
+    return found
+
+
+def spans_of(connection: sqlite3.Connection, name: str) -> list[list[int]]:
+    """Return from which `seq` to which the windows of a reference reach."""
+    row = connection.execute("SELECT spans FROM drift_references WHERE name = ?", (name,)).fetchone()
+    return list(msgspec.json.decode(row["spans"])) if row else []
+
+
 def next_window(connection: sqlite3.Connection, after: int, size: int) -> list[SampledRequest]:
     """Return the requests of the window that begins after a `seq`; fewer than `size` where it is not full yet."""
     rows = connection.execute(
@@ -151,10 +171,11 @@ def make_reference(
     }
     if not seqs:
         raise NotEnough("no request of these windows is kept any more; take newer ones")
+    spans = sorted((window.first_seq, window.last_seq) for window in windows)
     connection.execute("DELETE FROM drift_references WHERE name = ?", (name,))
     connection.execute(
-        "INSERT INTO drift_references (name, made_at, note, size, promoted_at) VALUES (?, ?, ?, ?, ?)",
-        (name, now, note, len(seqs), promoted),
+        "INSERT INTO drift_references (name, made_at, note, size, spans, promoted_at) VALUES (?, ?, ?, ?, ?, ?)",
+        (name, now, note, len(seqs), msgspec.json.encode(spans).decode(), promoted),
     )
     connection.executemany(
         "INSERT INTO drift_members (reference, seq) VALUES (?, ?)", [(name, seq) for seq in sorted(seqs)]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from services.tracking.drift.features import VERSION
+from services.tracking.drift.features import VERSION, Ending
 from services.tracking.requests import SampledRequest
 
 BLOCKED = "guardrail_blocked"
@@ -38,8 +38,14 @@ def belongs(request: SampledRequest) -> bool:
     return request.record.hops == 0 and request.features.get("version") == VERSION
 
 
-def columns_of(requests: Sequence[SampledRequest]) -> Columns:
-    """Return the requests' columns. Requests that do not belong are for the caller to leave out."""
+def columns_of(requests: Sequence[SampledRequest], endings: Sequence[Ending] | None = None) -> Columns:
+    """Return the requests' columns. Requests that do not belong are for the caller to leave out.
+
+    Args:
+        endings: of all requests of the same time, sampled or not: one that was refused at the door is never sampled.
+    """
+    if endings is None:
+        endings = [(each.record.status, each.record.outcome, each.record.error) for each in requests]
     answered = [each for each in requests if each.record.status < 400]
     timed = [each for each in answered if each.record.outcome not in _UNTIMED]
     columns = Columns(len(requests))
@@ -50,15 +56,18 @@ def columns_of(requests: Sequence[SampledRequest]) -> Columns:
     columns.numbers["first_token_s"] = _numbers(timed, lambda each: each.record.first_token_s)
     for name in ("refusal", "empty", "format_failure", "tool_failure"):
         columns.flags[name] = _flags(requests, _feature(name))
-    columns.flags["blocked"] = _flags(requests, lambda each: BLOCKED in (each.record.error, each.record.outcome))
-    columns.flags["failed"] = _flags(
-        requests, lambda each: each.record.status >= 500 or each.record.outcome in ("error", "failed")
-    )
+    columns.flags["blocked"] = np.array([error == BLOCKED for _, _, error in endings], dtype=bool)
+    columns.flags["failed"] = np.array([_has_failed(*ending) for ending in endings], dtype=bool)
     columns.names["prompt_language"] = _names(requests, lambda each: each.features.get("prompt_language"))
     columns.names["answer_language"] = _names(requests, lambda each: each.features.get("answer_language"))
     columns.names["finish_reason"] = _names(answered, lambda each: each.record.finish_reason)
     _add_vectors(columns, requests)
     return columns
+
+
+def _has_failed(status: int, outcome: str, _error: str) -> bool:
+    """Say whether the stack has failed. What a caller did wrong, and what a limit refused, is none of it."""
+    return status >= 500 or (status < 400 and outcome == "failed")
 
 
 def _feature(name: str) -> Callable[[SampledRequest], Any]:

@@ -117,6 +117,26 @@ async def test_inner_requests_and_those_that_were_not_sampled_fill_no_window(sta
     assert ((await stack.windows()), stack.monitor.state.filled) == ([], 0)
 
 
+async def test_requests_that_are_refused_at_the_door_are_counted_though_no_text_of_them_is_sampled(stack):
+    for _ in range(3):
+        await stack.fill(SIZE * 2, sampled=False)
+        await stack.fill()
+    await stack.fill(SIZE, sampled=False, status=403, error="guardrail_blocked", outcome="failed")
+    await stack.fill()
+
+    blocked, quiet = ({each["signal"]: each for each in window.findings} for window in (await stack.windows())[:2])
+    assert not quiet["guard_blocks"]["alarm"]
+    assert blocked["guard_blocks"]["alarm"]
+    assert blocked["guard_blocks"]["detail"]["window_share"] == 0.5
+    assert not blocked["failures"]["alarm"]
+
+
+async def test_requests_for_embeddings_fill_no_window(stack):
+    await stack.fill(SIZE, operation="embeddings")
+
+    assert stack.monitor.state.filled == 0
+
+
 async def test_prometheus_is_told_of_the_last_window_alone(stack):
     registry = CollectorRegistry()
     DriftMetrics(registry, stack.monitor.state)
