@@ -17,6 +17,8 @@ from services.engines.watching.health import EngineTarget, Signals, Verdict
 from services.gateway.metrics import GatewayMetrics
 from services.kit.metrics import HttpMetrics, new_registry
 from services.rag.metrics import RagMetrics
+from services.tracking.drift.metrics import DriftMetrics
+from services.tracking.drift.state import DriftState
 from services.tracking.energy import EnergyMeter
 from services.tracking.given import StoreCounts
 from services.tracking.metrics import CostRow, TrackingMetrics
@@ -132,6 +134,8 @@ def _tracking() -> Exported:
     metrics.costs = [CostRow("alice", MODEL, 3, 100, 40, 2.5, 50.0, 0.01)]
     metrics.currency = "EUR"
     found.metrics += [metrics.feedback, metrics.deleted]
+    findings = tuple({"signal": name, "score": 0.4, "alarm": True} for name in ("embeddings", "prompt_tokens"))
+    DriftMetrics(registry, DriftState(windows=4, alarmed=1, reference_records=400, filled=30, findings=findings))
     return found
 
 

@@ -1,5 +1,6 @@
 """Every query of dashboards, rules, alerts and runbooks names metrics, labels and data sources that exist."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,20 @@ def test_alertmanager_speaks_of_alerts_that_exist():
     named = {name for matcher in matchers for name in matcher.split("=")[-1].strip(' ~"').split("|")}
     assert len(named) >= 8
     assert named <= names
+
+
+@pytest.fixture(scope="module")
+def tested() -> dict[str, list[bool]]:
+    """Return, by alert, whether each of its unit tests expects it to fire."""
+    found: dict[str, list[bool]] = {}
+    for path in sorted((Path(__file__).parent / "rules").glob("*.yml")):
+        for group in yaml.safe_load(path.read_text())["tests"]:
+            for check in group["promql_expr_test"]:
+                (name,) = re.findall(r'alertname="(\w+)"', check["expr"])
+                found.setdefault(name, []).append(bool(check["exp_samples"]))
+    return found
+
+
+@pytest.mark.parametrize("alert", queries.alerts(), ids=lambda alert: alert["alert"])
+def test_an_alert_has_unit_tests_in_which_it_fires_and_in_which_it_does_not(alert, tested):
+    assert set(tested[alert["alert"]]) == {True, False}

@@ -1,4 +1,4 @@
-"""The traffic beside that of a day and of a week before."""
+"""Sampled requests beside a reference, and all requests beside those of a day and of a week before."""
 
 from compose.grafana.panels import Dashboard, Panel, Row, Variable
 
@@ -8,9 +8,58 @@ _OF_MODEL = 'gen_ai_request_model=~"$model"'
 BOARD = Dashboard(
     "drift",
     "Drift of the traffic",
-    "Is it getting other, or worse: the last hour's requests beside those of a day and of a week before. Figures of "
-    "the gateway and of feedback, of every request.",
+    "Is it getting other, or worse: windows of sampled requests beside the reference, and all requests beside those of "
+    "a day and of a week before.",
     [
+        Row(
+            "Sampled requests against the reference",
+            [
+                Panel(
+                    "Score by signal",
+                    {"{{signal}}": "max by (signal) (tracking_drift_score)"},
+                    "Of the last full window: 0 as the reference, 1 apart. A score without an alarm is within chance.",
+                    width=12,
+                    most=1,
+                ),
+                Panel(
+                    "Alarms",
+                    {"{{signal}}": "max by (signal) (tracking_drift_alarm) == 1"},
+                    "Signals in which the last window is called changed: docs/runbooks/drift-found.md.",
+                    kind="table",
+                    width=6,
+                ),
+                Panel(
+                    "Watched",
+                    {"windows are compared": "tracking_drift_up"},
+                    "0: there is no reference, or it can't be compared with.",
+                    kind="stat",
+                    width=3,
+                    steps=((None, "red"), (1, "green")),
+                ),
+                Panel(
+                    "Reference",
+                    {"requests": "tracking_drift_reference_records"},
+                    "Requests in the reference that is in use.",
+                    kind="stat",
+                    width=3,
+                ),
+                Panel(
+                    "Windows",
+                    {
+                        "full": "increase(tracking_windows_total[1h])",
+                        "of these changed": "increase(tracking_windows_alarmed_total[1h])",
+                    },
+                    "In the hour before each moment.",
+                    width=12,
+                ),
+                Panel(
+                    "The window that fills",
+                    {"requests": "tracking_window_records"},
+                    "It is compared when it has TRACKING_WINDOW_RECORDS requests.",
+                    width=12,
+                ),
+            ],
+        ),
         Row(
             "Lengths",
             [
@@ -75,14 +124,21 @@ BOARD = Dashboard(
                 ),
                 Panel(
                     "Records",
-                    {"{{outcome}}": "sum by (outcome) (rate(tracking_records_total[$__rate_interval]))"},
+                    {
+                        "{{outcome}}": "sum by (outcome) (rate(tracking_records_total[$__rate_interval]))",
+                        "dropped at the gateway": "rate(gateway_records_dropped_total[$__rate_interval])",
+                        "without their text": "rate(gateway_record_texts_dropped_total[$__rate_interval])",
+                    },
                     "What became of the records of requests. Whatever is dropped, drift is not seen in.",
-                    stacked=True,
                 ),
                 Panel(
                     "Records that wait",
-                    {"waiting": "tracking_queue_records", "at most": "tracking_queue_limit_records"},
-                    "To be stored; beyond the limit they are dropped.",
+                    {
+                        "to be sent": "gateway_records_waiting",
+                        "to be stored": "tracking_queue_records",
+                        "at most to be stored": "tracking_queue_limit_records",
+                    },
+                    "Beyond the limits they are dropped: nothing waits for tracking.",
                 ),
                 Panel(
                     "Store",
