@@ -223,12 +223,14 @@ class Door:
 
     def _prepare_record(self, exchange: Exchange, scope: Scope, headers: Mapping[str, str]) -> None:
         """Note what a record says of the way of a request, and whether its text is wanted."""
+        if self.records is None:
+            return
         found = _TRACEPARENT.match(headers.get("traceparent", ""))
         if found is not None:
             exchange.trace_id = found[1]
         if scope.get(INNER):  # a number that anybody may send counts for nothing
             exchange.hops = int(headers[HOPS]) - 1
-        if self.records is not None and self.records.samples(exchange.trace_id or exchange.request_id):
+        if self.records.samples(exchange.trace_id or exchange.request_id):
             exchange.sampled = exchange.keeps_answer = True
 
     def note_refusal(self, call: Call, operation: str, error: AppError) -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import json
 import time
 
+import httpx
 import msgspec
 import pytest
 from starlette.applications import Starlette
@@ -12,7 +14,11 @@ from starlette.routing import Route
 
 from services.kit.on_behalf import HEADER, sign
 from services.kit.records import RecordBatch
+from services.tracking.app import create_app as create_tracking
+from services.tracking.service import Parts
+from services.tracking.settings import TrackingSettings
 from tests.integration.gateways import CHAT, MODEL, chat_body, gateway
+from tests.integration.on_demand import on_demand
 from tests.testkit.server import eventually, free_port, running
 
 KEY = "sk-internal-0123456789"
@@ -199,6 +205,41 @@ async def test_hops_are_believed_of_the_stacks_own_services_alone(fake_engine):
         inner, pretender = await service.one("inner"), await service.one("pretender")
     assert (inner.hops, inner.key) == (1, "ada")
     assert (pretender.hops, pretender.key) == (0, "loopback")
+
+
+async def test_a_request_that_was_held_says_how_long(fake_engine):
+    async with tracking() as service:
+        settings = {"tracking_url": service.url, "record_interval_s": 0.02}
+        async with on_demand(settings, load_s=0.1) as run:
+            await run.front.chat(model="small", headers=named("held"))
+            await run.front.chat(model="small", headers=named("at-once"))
+            held, at_once = await service.one("held"), await service.one("at-once")
+    assert 0.08 < held.held_s <= held.seconds
+    assert at_once.held_s < 0.05
+    assert (held.backend, held.engine) == ("engines", "llamacpp")
+
+
+async def test_the_tracking_service_keeps_what_it_is_told(fake_engine, tmp_path):
+    wanted = TrackingSettings(state=tmp_path, api_key=KEY)
+    app = await asyncio.to_thread(create_tracking, wanted, Parts(counters=list))
+    async with (
+        running(app) as url,
+        gateway(fake_engine, tracking_url=url, tracking_key=KEY, record_interval_s=0.02, record_sample=1.0) as front,
+        httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {KEY}"}, trust_env=False) as reader,
+    ):
+        usage = (await front.chat(headers=named("one"), user="grace")).json()["usage"]
+        await front.chat(headers=named("two", **{"x-fake-status": "500"}))
+        store = app.state.service.store
+        await eventually(lambda: store.counts.stored == 2)
+        costs = (await reader.get("/v1/tracking/costs")).json()["total"]
+        one = (await reader.get("/v1/tracking/requests/one")).json()
+    assert (costs["requests"], costs["prompt_tokens"], costs["completion_tokens"]) == (
+        2,
+        usage["prompt_tokens"],
+        usage["completion_tokens"],
+    )
+    assert [each["model"] for each in one["requests"]] == [MODEL]
+    assert "Tell me something." not in json.dumps(one), "texts are kept where that is switched on"
 
 
 # --- what becomes of the records --------------------------------------------------------------------------------
