@@ -38,9 +38,9 @@ def text_of(page: str) -> str:
 def commands(page: str) -> list[str]:
     """Return what the page has in its shell blocks, line by line, and in backticks where that is a command of ours."""
     text = text_of(page)
-    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    found = [line for block in blocks for line in block.splitlines()]
-    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    found = [line.strip() for block in blocks for line in block.splitlines()]
+    prose = re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
     return found + [
         word for word in re.findall(r"`([^`]+)`", prose) if re.match(r"(\.venv/bin/)?sparkstack |curl ", word)
     ]
@@ -102,7 +102,8 @@ def test_the_addresses_that_it_asks_exist(page):
     for line in commands(page):
         for port, path in re.findall(r"http://127\.0\.0\.1:(\d+)(/[\w/.-]*)", line):
             folder = ROOT / "services" / SERVICES[port]
-            code = "".join(each.read_text() for each in [*folder.glob("*.py"), ROOT / "services/kit/app.py"])
+            files = [each for each in folder.rglob("*.py") if "tests" not in each.parts]
+            code = "".join(each.read_text() for each in [*files, ROOT / "services/kit/app.py"])
             assert f'"{path}"' in code, line
 
 

@@ -31,7 +31,7 @@ BOARD = Dashboard(
                 Panel(
                     "Watched",
                     {"windows are compared": "tracking_drift_up"},
-                    "0: there is no reference, or it can't be compared with.",
+                    "0: something keeps windows from being compared; docs/runbooks/drift-unwatched.md.",
                     kind="stat",
                     width=3,
                     steps=((None, "red"), (1, "green")),
