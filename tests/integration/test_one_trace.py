@@ -218,3 +218,17 @@ async def test_polls_begin_no_traces(stack):
     await stack.ask()
     await stack.collector.whole("rag.answer", CHAT)
     assert one_trace(stack).is_whole
+
+
+async def test_tokens_are_counted_once_where_they_are_billed(stack):
+    answer = (await stack.ask()).json()
+    trace = await stack.collector.whole("rag.answer", "chat rag/handbook", CHAT)
+    outer = trace.one("chat rag/handbook", service="gateway", kind="client")
+    inner = trace.one("chat fake-chat", service="gateway", kind="client")
+    assert trace.parent(trace.one(CHAT, service="rag", kind="server")) is outer
+    counted = [span for span in trace.spans if "gen_ai.usage.output_tokens" in span.attributes]
+    assert [span for span in counted if span.service == "gateway"] == [inner]
+    assert not [span for span in counted if span.name.startswith("chat") and span.service != "gateway"]
+    assert inner.attributes["gen_ai.provider.name"] == "llamacpp"
+    assert outer.attributes["gen_ai.provider.name"] == "sparkstack"
+    assert inner.attributes["gen_ai.usage.output_tokens"] == answer["usage"]["completion_tokens"]
