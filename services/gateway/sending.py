@@ -93,6 +93,9 @@ class Sender:
             except NeverTaken as refusal:
                 _log.error("records.refused", records=len(batch.records), reason=str(refusal))
                 self._records.drop_batch()
+            except Exception:  # a bug must not end the sending
+                _log.exception("records.crashed", records=len(batch.records))
+                self._records.drop_batch()
             else:
                 self._note("")
                 self._records.sent()

@@ -96,6 +96,20 @@ async def test_a_batch_that_is_wrong_does_not_hold_up_the_next() -> None:
     assert (sending.value("sent"), sending.value("dropped")) == (1, 1)
 
 
+async def test_a_crash_costs_a_batch_and_no_more() -> None:
+    service = FakeTracking(RuntimeError("a bug"))
+    sending = Sending(service)
+    with capture_logs() as lines:
+        sending.sender.start()
+        sending.add("a")
+        await until(lambda: service.calls == 1)
+        sending.add("b")
+        await until(lambda: service.ids == ["b"])
+        await sending.sender.stop()
+    assert [line["event"] for line in lines] == ["records.crashed"]
+    assert (sending.value("sent"), sending.value("dropped")) == (1, 1)
+
+
 async def test_the_end_sends_what_waits() -> None:
     service = FakeTracking()
     sending = Sending(service)
