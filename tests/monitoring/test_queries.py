@@ -8,6 +8,7 @@ import yaml
 
 from compose.grafana.boards import BOARDS, path_of, text_of
 from compose.grafana.panels import Dashboard, Panel, Row
+from docs import generate_metrics
 from tests.monitoring import queries
 from tests.monitoring.queries import Query
 from tests.monitoring.registries import samples
@@ -151,3 +152,12 @@ def tested() -> dict[str, list[bool]]:
 @pytest.mark.parametrize("alert", queries.alerts(), ids=lambda alert: alert["alert"])
 def test_an_alert_has_unit_tests_in_which_it_fires_and_in_which_it_does_not(alert, tested):
     assert set(tested[alert["alert"]]) == {True, False}
+
+
+def test_every_metric_that_is_asked_for_is_in_the_reference():
+    reference = generate_metrics.TARGET.read_text()
+    recorded = {rule.get("record") for rule in queries.rules()} | queries.OF_PROMETHEUS.keys()
+    named = set().union(*(query.metrics() for query in QUERIES)) - recorded
+    assert len(named) > 50
+    parts = re.compile(r"_(bucket|sum|count)$")
+    assert {name for name in named if f"`{parts.sub('', name)}`" not in reference} == set()
