@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from services.tracking.drift.signals import NAMES, SAYS, compare
-from services.tracking.drift.tests.samples_of_drift import sampled
 from services.tracking.drift.windows import belongs, columns_of
+from services.tracking.tests.samples_of_drift import sampled
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import asyncio
 
-import anyio._backends._asyncio  # noqa: F401 - else the first request of a process loads it
 import numpy as np
 import pytest
 from fastapi import FastAPI, Request

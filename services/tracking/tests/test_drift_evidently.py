@@ -10,10 +10,10 @@ import pytest
 
 from services.tracking.drift.signals import compare
 from services.tracking.drift.tabulating import rows_of
-from services.tracking.drift.tests.samples_of_drift import sampled
 from services.tracking.drift.windows import columns_of
+from services.tracking.tests.samples_of_drift import sampled
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[3]
 PYTHON = Path(os.environ.get("TRACKING_PYTHON") or ROOT / ".venvs" / "tracking" / "bin" / "python")
 OUTSIDE = ('src="http', "src='http", 'href="http', "@import url(http")
 

@@ -17,10 +17,10 @@ from services.tracking.drift.child import with_findings
 from services.tracking.drift.reports import Reports
 from services.tracking.drift.synthetic import KINDS, asks
 from services.tracking.drift.tabulating import rows_of
-from services.tracking.drift.tests.samples_of_drift import sampled
 from services.tracking.service import Parts
 from services.tracking.settings import TrackingSettings
 from services.tracking.tests.samples import AT, batch, record, until
+from services.tracking.tests.samples_of_drift import sampled
 from tests.testkit.server import in_thread, running
 
 SIZE = 40
