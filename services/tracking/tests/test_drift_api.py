@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import structlog
 from click.testing import CliRunner
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 
 from services.kit.on_behalf import HEADER, sign
 from services.tracking.app import create_app
 from services.tracking.commands.drift import drift
 from services.tracking.drift.child import with_findings
 from services.tracking.drift.reports import Reports
-from services.tracking.drift.synthetic import KINDS, asks
+from services.tracking.drift.synthetic import KINDS, SAYS, asks
 from services.tracking.drift.tabulating import rows_of
 from services.tracking.service import Parts
 from services.tracking.settings import TrackingSettings
@@ -199,3 +201,35 @@ def test_synthetic_traffic_is_the_same_for_the_same_seed(kind):
     assert first != list(asks(kind, 30, seed=5))
     assert (kind == "none") == (first == list(asks("none", 30, seed=4)))
     assert list(asks(kind, 30, seed=4, share=0.0)) == list(asks(kind, 30, seed=4, share=0.0))
+
+
+@pytest.fixture
+def gateway():
+    app = FastAPI()
+    app.state.asked = []
+
+    @app.get("/v1/models")
+    async def models():
+        return {"data": [{"id": "rag/x"}, {"id": "mini", "sparkstack": {"capabilities": ["embeddings"]}}, {"id": "m"}]}
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request):
+        app.state.asked.append(await request.json())
+        return JSONResponse({}, 503 if len(app.state.asked) == 7 else 200)
+
+    with in_thread(running(app)) as url:
+        yield url, app.state.asked
+
+
+def test_synthetic_traffic_goes_to_the_model_that_chats_and_what_was_not_answered_is_said(gateway):
+    url, asked = gateway
+    arguments = ["--url", url, "synthetic", "--kind", "worse", "--share", "0.5"]
+    good = CliRunner().invoke(drift, [*arguments, "--count", "6"])
+    bad = CliRunner().invoke(drift, [*arguments, "--count", "5"])
+
+    assert (good.exit_code, good.output) == (0, f"{SAYS['worse']}: 6 requests to m, 6 answered\n")
+    assert {body["model"] for body in asked} == {"m"}
+    assert {body.get("temperature") for body in asked} == {None, 2.0}
+    assert {body["max_tokens"] for body in asked} == {48, 6}
+    assert bad.exit_code == 1
+    assert "not answered: 1 × 503" in bad.output
