@@ -18,11 +18,13 @@ from typing import Any
 import msgspec
 import structlog
 
+import services
 from services.tracking.drift.references import Window
 from services.tracking.requests import SampledRequest
 
 LIMIT_S = 300.0
 _KEPT = 20
+_ROOT = str(Path(services.__file__).resolve().parents[1])
 _NAME = re.compile(r"\A[0-9]{8}-[0-9]{6}-[0-9a-f]{6}\Z")
 _QUIET = {"DO_NOT_TRACK": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _log = structlog.get_logger("tracking.drift")
@@ -127,7 +129,8 @@ class Reports:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, **_QUIET},
+            # The project is found where it is, whatever folder the service was started in.
+            env={**os.environ, **_QUIET, "PYTHONPATH": os.pathsep.join([_ROOT, os.environ.get("PYTHONPATH", "")])},
         )
         try:
             async with asyncio.timeout(LIMIT_S):
