@@ -194,7 +194,7 @@ def permutation_p(found: float, draw: Callable[[int], Floats]) -> float:
 
 
 def _shuffled(labels: Floats, rounds: int, dice: np.random.Generator) -> Floats:
-    return dice.permuted(np.repeat(labels[:, None], rounds, axis=1), axis=0)
+    return dice.permuted(np.tile(labels, (rounds, 1)), axis=1).T
 
 
 def _predictor(vectors: Floats, folds: npt.NDArray[np.integer]) -> Floats:
@@ -213,10 +213,11 @@ def _predictor(vectors: Floats, folds: npt.NDArray[np.integer]) -> Floats:
 
 def _wins(predicted: Floats, labels: Floats) -> tuple[Floats, Floats]:
     """Return, for each column, in how many pairs the one of the window is ranked higher, and how many there are."""
-    order = predicted.round(9).argsort(axis=0, kind="stable")
-    ranked = np.take_along_axis(labels, order, axis=0)
-    ours = ranked.sum(axis=0)
-    places = (ranked * np.arange(1, len(labels) + 1)[:, None]).sum(axis=0)
+    # A row each: what is sorted lies together.
+    order = np.ascontiguousarray(predicted.T.round(9)).argsort(axis=1, kind="stable")
+    ranked = np.take_along_axis(np.ascontiguousarray(labels.T), order, axis=1)
+    ours = ranked.sum(axis=1)
+    places = ranked @ np.arange(1, len(labels) + 1)
     return places - ours * (ours + 1) / 2, ours * (len(labels) - ours)
 
 

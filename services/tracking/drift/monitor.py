@@ -9,6 +9,7 @@ a time; nobody who asks a model waits for any of this.
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -93,7 +94,7 @@ class Monitor:
                 await self._restore()
             for _ in range(_WINDOWS_A_LOOK):
                 requests = await self._read(self._next)
-                self.state.filled = len(requests) % self._size
+                self.state.filled = len(requests)
                 if len(requests) < self._size or self._waits_for_vectors():
                     break
                 await self._finish(requests)
@@ -167,7 +168,8 @@ class Monitor:
         log("drift.window", window=stored.id, size=stored.size, reference=stored.reference, changed=changed)
 
     def _compare(self, requests: list[SampledRequest], in_use: Reference | None) -> Window:
-        # numpy is loaded with the first full window, not with the service.
+        # numpy is loaded with the first full window, not with the service, and takes one core: the others are engines'.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from services.tracking.drift.signals import compare
         from services.tracking.drift.windows import columns_of
 
