@@ -51,6 +51,8 @@ _SERVICE = """
 ## The engines service itself
 
 Its decisions: what was loaded, unloaded and refused. `GET /receipts` has each load with its memory and its seconds.
+`GET /prometheus/targets` tells a Prometheus where the own figures of vLLM, SGLang and TensorRT-LLM are while they run
+(`http_sd_configs`, as in `compose/prometheus`); llama.cpp shows its own to those alone who have its key.
 
 | metric | type | labels | what |
 |---|---|---|---|

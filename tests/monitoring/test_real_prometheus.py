@@ -177,13 +177,15 @@ async def every_query_finds_something(stack: Monitored) -> None:
 async def alerts_are_told(stack: Monitored) -> None:
     """The exported counters have failed loads, and a drift alarm."""
 
-    async def names() -> set[str]:
+    async def alerts() -> dict[str, Any]:
         found = json.loads((await stack.alertmanager.get("/api/v2/alerts")).content)
         told = {alert["labels"]["alertname"]: alert for alert in found}
-        return told.keys() if {"LoadsFail", "DriftFound"} <= told.keys() else set()
+        return told if {"LoadsFail", "DriftFound"} <= told.keys() else {}
 
-    told = await until(names)
+    told = await until(alerts)
     assert "ServiceDown" not in told
+    assert told["LoadsFail"]["annotations"]["summary"] == f"{MODEL} could not be loaded"
+    assert [alert for alert in told.values() if "error expanding" in str(alert["annotations"])] == []
     (rules,) = [(await stack.prometheus.get("/api/v1/rules")).json()["data"]["groups"]]
     wrong = {rule["name"]: rule["lastError"] for group in rules for rule in group["rules"] if rule.get("lastError")}
     assert wrong == {}
