@@ -77,7 +77,8 @@ def with_findings(page: str, window: dict[str, Any]) -> str:
     ours = (
         f'{_HEAD}<div class="sparkstack"><h1>Window {window["id"]} against {html.escape(window["reference"])}: '
         f"{said}</h1><p>{window['size']} sampled requests. The alarm is decided by these tests, all within one budget "
-        "of false alarms; Evidently's own verdicts below are made column by column.</p><table><tr><th>signal</th>"
+        "of false alarms. Evidently's verdicts below are made column by column, and its “Dataset Drift” means that "
+        "half of the columns have drifted.</p><table><tr><th>signal</th>"
         f"<th>changed means</th><th>score</th><th>p</th><th></th></tr>{''.join(rows)}</table></div>"
     )
     begin = page.find("<body")
