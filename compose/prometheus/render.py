@@ -24,6 +24,7 @@ SCRAPED = ("gateway", "engines", "embeddings", "rag", "tracking")
 PORTS = {"prometheus": 9090, "alertmanager": 9093}
 WAYS = ("embedded", "compose")
 _LOOPBACK = "127.0.0.1"
+_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - not listened on: asked on loopback instead
 # Beyond loopback the gateway's figures want its key, as its data does. Compose mounts it as a secret.
 _KEY_FILE = "/run/secrets/sparkstack_api_key"
 _MADE = "Made by `python -m compose.prometheus.render` from prometheus.template.yml: edit that."
@@ -81,11 +82,16 @@ def of_way(way: str) -> str:
     return render(Rendering(addresses(way), key_file=_KEY_FILE if way == "compose" else ""))
 
 
-def of_stack(document: Mapping[str, Mapping[str, Mapping[str, str | int]]]) -> str:
-    """Return the configuration for a running stack, from what `up` wrote of it (`stack.json`)."""
+def of_stack(document: Mapping[str, Mapping[str, Mapping[str, str | int]]], key_file: str = "") -> str:
+    """Return the configuration for a running stack, from what `up` wrote of it (`stack.json`).
+
+    Args:
+        key_file: a file with the gateway's key, which one that listens on no loopback address wants.
+    """
     services = {name: row for name, row in document["services"].items() if name in SCRAPED}
     found = addresses("embedded", {name: int(row["port"]) for name, row in services.items()})
-    return render(Rendering(found, rules=str(RULES), absent=frozenset(SCRAPED) - services.keys()))
+    found |= {name: f"{row['host']}:{row['port']}" for name, row in services.items() if row["host"] not in _EVERYWHERE}
+    return render(Rendering(found, str(RULES), key_file, absent=frozenset(SCRAPED) - services.keys()))
 
 
 def path_of(way: str) -> Path:
@@ -97,9 +103,10 @@ def main(arguments: list[str]) -> int:
     """Write the tree's files, or print a running stack's configuration."""
     parser = argparse.ArgumentParser(prog="compose.prometheus.render", description="Render Prometheus' configuration.")
     parser.add_argument("--stack", type=Path, help="the stack.json of a stack that runs; prints its configuration")
+    parser.add_argument("--key-file", default="", help="file with the gateway's key, where it listens beyond loopback")
     chosen = parser.parse_args(arguments)
     if chosen.stack is not None:
-        sys.stdout.write(of_stack(json.loads(chosen.stack.read_text())))
+        sys.stdout.write(of_stack(json.loads(chosen.stack.read_text()), chosen.key_file))
         return 0
     for way in WAYS:
         path_of(way).write_text(of_way(way))

@@ -57,3 +57,12 @@ def test_a_stack_with_other_ports_and_without_a_service_is_followed(tmp_path, ca
     assert found["engine-servers"]["http_sd_configs"][0]["url"] == "http://127.0.0.1:9124/prometheus/targets"
     assert targets(found["tracking"]) == targets(found["rag"]) == []
     assert yaml.safe_load(text)["rule_files"] == [f"{render.RULES}/*.yml"]
+
+
+def test_a_gateway_on_an_address_of_its_own_is_asked_there_with_its_key(tmp_path, capsys):
+    path = tmp_path / "stack.json"
+    path.write_text(json.dumps({"services": {"gateway": {"host": "192.0.2.7", "port": 8000}}}))
+    assert render.main(["--stack", str(path), "--key-file", "/etc/key"]) == 0
+    gateway = jobs(capsys.readouterr().out)["gateway"]
+    assert targets(gateway) == ["192.0.2.7:8000"]
+    assert gateway["authorization"] == {"credentials_file": "/etc/key"}
