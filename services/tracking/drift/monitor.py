@@ -95,7 +95,7 @@ class Monitor:
             for _ in range(_WINDOWS_A_LOOK):
                 requests = await self._read(self._next)
                 self.state.filled = len(requests)
-                if len(requests) < self._size or self._waits_for_vectors():
+                if len(requests) < self._size or self._waits_for_vectors(requests):
                     break
                 await self._finish(requests)
             in_use = await self._read(kept.reference_in_use)
@@ -129,7 +129,6 @@ class Monitor:
             except (EmbeddingsFailed, StoreUnavailable) as error:
                 return str(error)
             self._pending = []
-            self._waited = 0
         return ""
 
     async def _vectors(self, texts: Sequence[SampledText]) -> list[bytes]:
@@ -141,10 +140,14 @@ class Monitor:
         rows = [Vectors(text.seq, prompt, answer) for text, prompt, answer in pairs]
         await asyncio.wrap_future(self._store.put_vectors(rows))
 
-    def _waits_for_vectors(self) -> bool:
-        """Say whether a full window is to wait: its texts have no vectors yet, and that may pass."""
-        if not self._pending:
+    def _waits_for_vectors(self, requests: Sequence[SampledRequest]) -> bool:
+        """Say whether a full window is to wait: texts in it have no vectors yet, and that may pass."""
+        if self._embedder is None:
             return False
+        if all(each.prompt_vector or each.answer_vector or not _has_text(each) for each in requests):
+            self._waited = 0
+            return False
+        # After so many looks no window waits until one comes that lacks nothing.
         self._waited += 1
         return self._waited <= _PATIENCE_LOOKS
 
@@ -222,3 +225,7 @@ class Monitor:
 
     async def _write(self, work: Work[T]) -> T:
         return await asyncio.wrap_future(self._store.write(work))
+
+
+def _has_text(request: SampledRequest) -> bool:
+    return bool(request.features.get("prompt_characters") or request.features.get("answer_characters"))

@@ -23,6 +23,7 @@ from services.tracking.service import Parts
 from services.tracking.settings import TrackingSettings
 from services.tracking.tests.samples import AT, batch, record, until
 from services.tracking.tests.samples_of_drift import sampled
+from tests.testkit.fake_services import fake_embeddings
 from tests.testkit.server import in_thread, running
 
 SIZE = 40
@@ -233,3 +234,27 @@ def test_synthetic_traffic_goes_to_the_model_that_chats_and_what_was_not_answere
     assert {body["max_tokens"] for body in asked} == {48, 6}
     assert bad.exit_code == 1
     assert "not answered: 1 × 503" in bad.output
+
+
+def test_the_service_asks_the_embeddings_service_for_vectors_of_masked_texts(tmp_path):
+    with in_thread(fake_embeddings(key="sk-e")) as embeddings:
+        settings = TrackingSettings(
+            state=tmp_path,
+            api_key=KEY,
+            window_records=SIZE,
+            look_interval_s=0.02,
+            embeddings_url=embeddings.url,
+            embeddings_key="sk-e",
+        )
+        app = create_app(settings, Parts(counters=list))
+        with structlog.testing.capture_logs(), in_thread(running(app)) as url:
+            stack = Stack(url, app)
+            stack.ask(3, answer="Write to ada@example.com, please")
+            found = stack.call("GET", "/v1/tracking/drift").json()
+
+        assert found["measures_meaning"] is True
+        assert found["trouble"] is None
+        assert {"prompt_domain", "answer_mmd"} <= {each["signal"] for each in found["windows"][0]["findings"]}
+        asked = [text for seen in embeddings.seen if seen.body for text in seen.body["input"]]
+        assert "Write to [EMAIL], please" in asked
+        assert not any("ada@" in text for text in asked)
