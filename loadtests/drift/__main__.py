@@ -63,7 +63,7 @@ def _missed(each: dict[str, Any]) -> bool:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m loadtests.drift", description=__doc__)
     parser.add_argument("--windows", type=int, default=200, help="unchanged windows (200)")
-    parser.add_argument("--repetitions", type=int, default=10, help="of each drift at each share (10)")
+    parser.add_argument("--repetitions", type=int, default=5, help="of each drift at each share (5)")
     parser.add_argument("--render", action="store_true", help="measure nothing: show what was measured last")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/drift.md")
     return parser

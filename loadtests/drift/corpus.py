@@ -70,7 +70,10 @@ class Corpus:
                 for language in (1, 2, 3)
             ],
             "topic": [Exchange(elsewhere(dice), dice.choice(_OTHER_ANSWERS)) for _ in range(300)],
-            "longer": [Exchange(longer(dice, each.prompt), each.answer, each.finish_reason) for each in usual_ones],
+            "longer": [
+                Exchange(longer(dice, each.prompt), each.answer, each.finish_reason)
+                for each in dice.sample(usual_ones, 300)
+            ],
             "worse": [self._worsened(each, dice, usual_ones) for each in usual_ones],
         }
 
