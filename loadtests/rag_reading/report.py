@@ -69,8 +69,8 @@ def tables(results: dict[str, Any]) -> str:
 def _circumstances(results: dict[str, Any]) -> str:
     machine = results["machine"]
     return (
-        f"Measured on {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Linux, beside other work: "
-        f"the load average was {machine['load_average_1_min']} at the beginning and {machine['load_after']} at the end. "
+        f"Measured on {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Linux, beside other "
+        f"work: load average {machine['load_average_1_min']} at the beginning, {machine['load_after']} at the end. "
         f"Median of {results['repetitions']} repetitions. A page is 3,000 characters of text."
     )
 

@@ -11,12 +11,6 @@ class CollectionNotFound(NotFound):
     code = "collection_not_found"
 
 
-class FileRefused(InvalidRequest):
-    """The file can't be read into the collection; the message says why. The others of the same job go on."""
-
-    code = "file_refused"
-
-
 class EmbeddingsUnavailable(Overloaded):
     """The embeddings service doesn't answer. Try again; `sparkstack status` shows it."""
 
@@ -40,15 +34,8 @@ class ModelRefused(EngineError):
 
     code = "model_refused"
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: int | None = None,
-        kind: str | None = None,
-        code: str | None = None,
-        retry_after_s: float | None = None,
-    ) -> None:
-        super().__init__(message, retry_after_s=retry_after_s)
+    def told(self, status: int, kind: str | None = None, code: str | None = None) -> "ModelRefused":
+        """Return this error as the gateway told it."""
         given: dict[str, Any] = {"status": status, "type": kind, "code": code}
-        self.__dict__.update({name: value for name, value in given.items() if value is not None})
+        vars(self).update({name: value for name, value in given.items() if value})  # before the class's own
+        return self

@@ -233,12 +233,8 @@ def _refusal(status: int, body: bytes, retry_after: str | None) -> AppError:
         error = msgspec.json.decode(body)["error"]
         message, kind, code = str(error["message"]), error.get("type"), error.get("code")
     except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
-        return ModelRefused(f"the gateway answers {status} without a reason", status=status)
+        return ModelRefused(f"the gateway answers {status} without a reason").told(status)
     wait_s = float(retry_after) if retry_after and retry_after.isdigit() else None
-    return ModelRefused(
-        message,
-        status=status,
-        kind=kind if isinstance(kind, str) else None,
-        code=code if isinstance(code, str) else None,
-        retry_after_s=wait_s,
+    return ModelRefused(message, retry_after_s=wait_s).told(
+        status, kind if isinstance(kind, str) else None, code if isinstance(code, str) else None
     )

@@ -56,7 +56,9 @@ class RagSettings(ServiceSettings):
         description="address space of a process that reads files, in MB; a file that needs more is refused",
     )
     preset: str = Field(
-        "balanced", description="how it retrieves, where a request doesn't say: fast, balanced, accurate"
+        "fast",
+        description="how it retrieves, where a request doesn't say: fast, balanced (reranked: worth it with a "
+        "cross-encoder), accurate",
     )
     answer_tokens: int = Field(512, ge=1, description="tokens of an answer, where a request doesn't say")
     history_turns: int = Field(4, ge=0, description="earlier turns that a follow-up question is rewritten with")

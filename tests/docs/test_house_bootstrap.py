@@ -128,7 +128,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(
     (place / ".venv/.sparkstack-stamp").unlink()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, int(3e8)))
     assert scripts.environments.main(["embedded"]) == 1
-    assert ".venv needs 1.0 GB" in capsys.readouterr().err
+    assert ".venv needs 1.6 GB" in capsys.readouterr().err
 
 
 # --- pip's configuration in uv's words

@@ -21,7 +21,7 @@ def lock_script() -> ModuleType:
 
 
 def test_every_lock_file_is_known_to_the_script_and_the_other_way_round(lock_script: ModuleType) -> None:
-    assert [path.stem for path in LOCKS] == sorted(lock.name for lock in lock_script.LOCKS)
+    assert {path.stem for path in LOCKS} == {lock.name for lock in lock_script.LOCKS}
 
 
 @pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.name)

@@ -42,7 +42,7 @@ def test_up_answers_a_question_and_down_leaves_nothing(stack):
     assert not listens(stack.environment["GATEWAY_PORT"])
     assert not listens(stack.environment["LLAMACPP_PORT"])
     left = {path.name for path in stack.home.state.iterdir()}
-    assert left == {"engines", "internal.key", "lock", "logs", "verified.json"}
+    assert left == {"engines", "internal.key", "lock", "logs", "rag", "verified.json"}
     assert "nothing was running" in stack.run("down")
 
 

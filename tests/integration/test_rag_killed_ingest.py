@@ -3,6 +3,7 @@
 The service is a real process with Qdrant's own engine; the embeddings are the fake engine's, over HTTP.
 """
 
+import asyncio
 import contextlib
 import json
 import random
@@ -49,7 +50,7 @@ async def rag_process(state: Path, embeddings: str, port: int) -> AsyncIterator[
     async with (
         run_process(command, env=environment) as child,
         httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}/v1/collections",
+            base_url=f"http://127.0.0.1:{port}/v1",
             headers={"authorization": f"Bearer {KEY}"},
             trust_env=False,
             timeout=60,
@@ -61,7 +62,7 @@ async def rag_process(state: Path, embeddings: str, port: int) -> AsyncIterator[
 
 async def send(client: httpx.AsyncClient, documents: dict[str, str]) -> str:
     files = [("files", (name, content.encode())) for name, content in documents.items()]
-    answer = await client.post("/handbook/documents", files=files)
+    answer = await client.post("/collections/handbook/documents", files=files)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
 
@@ -69,7 +70,7 @@ async def send(client: httpx.AsyncClient, documents: dict[str, str]) -> str:
 async def follow(client: httpx.AsyncClient, job: str, completed: int | None = None) -> None:
     """Follow a job's events until so many documents are completed; without a number, until its end."""
     name = ""
-    async with client.stream("GET", f"/handbook/jobs/{job}", params={"stream": "true"}) as response:
+    async with client.stream("GET", f"/collections/handbook/jobs/{job}", params={"stream": "true"}) as response:
         async for line in response.aiter_lines():
             if line.startswith("event: "):
                 name = line.removeprefix("event: ")
@@ -81,13 +82,13 @@ async def follow(client: httpx.AsyncClient, job: str, completed: int | None = No
 
 
 async def documents_of(client: httpx.AsyncClient) -> dict[str, object]:
-    listed = (await client.get("/handbook/documents", params={"limit": 1000})).json()["data"]
+    listed = (await client.get("/collections/handbook/documents", params={"limit": 1000})).json()["data"]
     return {each["name"]: (each["status"], each["chunks"]) for each in listed}
 
 
 async def points_of(state: Path) -> dict[tuple[str, str], list[int]]:
     """Return the chunk numbers in the store of each document and version; nothing else has the store open."""
-    store = open_store(RagSettings(state=state))
+    store = await asyncio.to_thread(open_store, RagSettings(state=state))
     try:
         (collection,) = await store.collections()
         hits = await store.fetch(collection, OneOf("tenant", ("shared",)), limit=100_000)
@@ -110,13 +111,13 @@ async def test_the_counts_equal_the_documents_whatever_was_killed_when(tmp_path)
         for kill, completed in enumerate(_KILLED_AT):
             async with rag_process(tmp_path / "killed", engine.url, port) as (child, client):
                 if kill == 0:
-                    assert (await client.post("", json={"name": "handbook"})).status_code == 201
+                    assert (await client.post("/collections", json={"name": "handbook"})).status_code == 201
                     job = await send(client, first)
                 elif kill == 1:
                     job = await send(client, second)  # while much of the first is still under way
                 elif kill == 2:
                     for name in gone:
-                        answer = await client.delete(f"/handbook/documents/{name}")
+                        answer = await client.delete(f"/collections/handbook/documents/{name}")
                         assert answer.status_code == 200, answer.text
                 await follow(client, job, completed)
                 child.send_signal(signal.SIGKILL)
@@ -126,7 +127,7 @@ async def test_the_counts_equal_the_documents_whatever_was_killed_when(tmp_path)
             after_kills = await documents_of(client)
         clean = {name: content for name, content in {**first, **second}.items() if name not in gone}
         async with rag_process(tmp_path / "clean", engine.url, port) as (_, client):
-            await client.post("", json={"name": "handbook"})
+            await client.post("/collections", json={"name": "handbook"})
             await follow(client, await send(client, clean))
             undisturbed = await documents_of(client)
 

@@ -106,33 +106,33 @@ async def test_many_floats_are_written_beside_the_event_loop(tmp_path):
 # --- what is refused ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("body", "param", "says"),
-    [
-        ({"input": "a"}, "model", "required field `model`"),
-        ({"model": "dummy"}, "input", "required field `input`"),
-        ({"model": "dummy", "input": {"a": 1}}, "input", "Expected `str | array`"),
-        ({"model": "dummy", "input": []}, "input", "input is an empty list"),
-        ({"model": "dummy", "input": ""}, "input", "input[0] is an empty text"),
-        ({"model": "dummy", "input": ["a", ""]}, "input", "input[1] is an empty text"),
-        ({"model": "dummy", "input": ["a", 1]}, "input", "input mixes"),
-        ({"model": "dummy", "input": [1, "a"]}, "input", "input mixes"),
-        ({"model": "dummy", "input": [[1], "a"]}, "input", "input mixes"),
-        ({"model": "dummy", "input": [[5, 6], [40000]]}, "input", "input[1]: token 40000 is not in the vocabulary"),
-        ({"model": "dummy", "input": ["a"] * 11}, "input", "input has 11 texts, the limit is 10"),
-        ({"model": "dummy", "input": "a", "encoding_format": "hex"}, "encoding_format", "Invalid enum value 'hex'"),
-        ({"model": "dummy", "input": "a", "dimensions": 1}, "dimensions", "dummy has 2 to 8"),
-        ({"model": "dummy", "input": "a", "dimensions": 9}, "dimensions", "dummy has 2 to 8"),
-        ({"model": "whole", "input": "a", "dimensions": 4}, "dimensions", "vectors of whole have 8"),
-        ({"model": "dummy", "input": "a", "truncate_prompt_tokens": 65}, "truncate_prompt_tokens", "it may be 3 to 64"),
-        ({"model": "ranker", "input": "a"}, "model", "ranker reranks documents: POST /v1/rerank"),
-    ],
-)
-async def test_a_wrong_request_is_told_what_is_wrong(tmp_path, body, param, says):
+WRONG = [
+    ({"input": "a"}, "model", "required field `model`"),
+    ({"model": "dummy"}, "input", "required field `input`"),
+    ({"model": "dummy", "input": {"a": 1}}, "input", "Expected `str | array`"),
+    ({"model": "dummy", "input": []}, "input", "input is an empty list"),
+    ({"model": "dummy", "input": ""}, "input", "input[0] is an empty text"),
+    ({"model": "dummy", "input": ["a", ""]}, "input", "input[1] is an empty text"),
+    ({"model": "dummy", "input": ["a", 1]}, "input", "input mixes"),
+    ({"model": "dummy", "input": [1, "a"]}, "input", "input mixes"),
+    ({"model": "dummy", "input": [[1], "a"]}, "input", "input mixes"),
+    ({"model": "dummy", "input": [[5, 6], [40000]]}, "input", "input[1]: token 40000 is not in the vocabulary"),
+    ({"model": "dummy", "input": ["a"] * 11}, "input", "input has 11 texts, the limit is 10"),
+    ({"model": "dummy", "input": "a", "encoding_format": "hex"}, "encoding_format", "Invalid enum value 'hex'"),
+    ({"model": "dummy", "input": "a", "dimensions": 1}, "dimensions", "dummy has 2 to 8"),
+    ({"model": "dummy", "input": "a", "dimensions": 9}, "dimensions", "dummy has 2 to 8"),
+    ({"model": "whole", "input": "a", "dimensions": 4}, "dimensions", "vectors of whole have 8"),
+    ({"model": "dummy", "input": "a", "truncate_prompt_tokens": 65}, "truncate_prompt_tokens", "it may be 3 to 64"),
+    ({"model": "ranker", "input": "a"}, "model", "ranker reranks documents: POST /v1/rerank"),
+]
+
+
+async def test_a_wrong_request_is_told_what_is_wrong(tmp_path):
     async with serving(tmp_path, max_texts=10) as service:
-        error = await service.refusal(400, **body)
-        assert (error["param"], error["type"]) == (param, "invalid_request_error")
-        assert says in error["message"]
+        for body, param, says in WRONG:
+            error = await service.refusal(400, **body)
+            assert (error["param"], error["type"]) == (param, "invalid_request_error")
+            assert says in error["message"]
 
 
 async def test_a_text_that_is_too_long_is_named_with_its_tokens_and_the_limit(service):
@@ -147,21 +147,21 @@ async def test_a_text_that_is_too_long_is_named_with_its_tokens_and_the_limit(se
     assert max(len(text.split()) for text in service.openings.before.texts[4:]) == 8
 
 
-@pytest.mark.parametrize(
-    ("body", "says"),
-    [
-        (b"", "the request body is no JSON: it is empty"),
-        (b"{", "the request body is no JSON"),
-        (b"[1]", "Expected `object`, got `array`"),
-        (b'{"model": "dummy", "input": "\\ud800"}', "the request body is no JSON"),
-        (b'{"model": "dummy", "input": "\xff"}', "the request body is no JSON"),
-        (b'{"model": "dummy", "x": ' + b"[" * 5000 + b"]" * 5000 + b', "input": "a"}', "nested too deeply"),
-    ],
-)
-async def test_a_body_that_is_no_json_is_told_so(service, body, says):
-    answer = await service.client.post("/v1/embeddings", content=body)
-    assert answer.status_code == 400
-    assert says in answer.json()["error"]["message"]
+NO_JSON = [
+    (b"", "the request body is no JSON: it is empty"),
+    (b"{", "the request body is no JSON"),
+    (b"[1]", "Expected `object`, got `array`"),
+    (b'{"model": "dummy", "input": "\\ud800"}', "the request body is no JSON"),
+    (b'{"model": "dummy", "input": "\xff"}', "the request body is no JSON"),
+    (b'{"model": "dummy", "x": ' + b"[" * 5000 + b"]" * 5000 + b', "input": "a"}', "nested too deeply"),
+]
+
+
+async def test_a_body_that_is_no_json_is_told_so(service):
+    for body, says in NO_JSON:
+        answer = await service.client.post("/v1/embeddings", content=body)
+        assert answer.status_code == 400
+        assert says in answer.json()["error"]["message"]
 
 
 async def test_a_body_above_the_limit_is_refused(tmp_path):
@@ -170,19 +170,15 @@ async def test_a_body_above_the_limit_is_refused(tmp_path):
         assert "EMBEDDINGS_MAX_BODY_MB" in error["message"]
 
 
-@pytest.mark.parametrize("given", [{}, {"authorization": "Bearer wrong"}, {"authorization": "sk-embeddings-tests"}])
-async def test_data_needs_the_key_and_health_does_not(service, given):
-    async with httpx.AsyncClient(base_url=service.url, headers=given) as stranger:
-        for method, path in [
-            ("GET", "/v1/models"),
-            ("POST", "/v1/embeddings"),
-            ("POST", "/v1/rerank"),
-            ("POST", "/tokenize"),
-        ]:
-            answer = await stranger.request(method, path)
-            assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
-        for path in ("/livez", "/metrics", "/readyz"):
-            assert (await stranger.get(path)).status_code in (200, 503)
+async def test_data_needs_the_key_and_health_does_not(service):
+    data = [("GET", "/v1/models"), ("POST", "/v1/embeddings"), ("POST", "/v1/rerank"), ("POST", "/tokenize")]
+    for given in ({}, {"authorization": "Bearer wrong"}, {"authorization": "sk-embeddings-tests"}):
+        async with httpx.AsyncClient(base_url=service.url, headers=given) as stranger:
+            for method, path in data:
+                answer = await stranger.request(method, path)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+            for path in ("/livez", "/metrics"):
+                assert (await stranger.get(path)).status_code == 200
 
 
 async def test_without_a_key_in_the_settings_all_may_ask(tmp_path):

@@ -80,6 +80,22 @@ class Attributor:
         self._close_sentence()
         return self._sent()
 
+    def quote(self, introduction: str, limit: int) -> str:
+        """Return the sentences of the passages that come nearest to the question, cited; empty where none does."""
+        found = self._compared().nearest(limit)
+        if found:
+            self._write(introduction)
+        for support in found:
+            passage = self._passages[support.number - 1]
+            self._write(f"\n> {' '.join(passage.text[support.start : support.end].split())} ")
+            self._cite(support)
+        return self._sent()
+
+    def _compared(self) -> Supporters:
+        if self._supporters is None:  # made late: the first words need not wait for it
+            self._supporters = Supporters(self._passages, self._retrieval.question)
+        return self._supporters
+
     def _sent(self) -> str:
         text, self._out = "".join(self._out), []
         return text
@@ -150,11 +166,12 @@ class Attributor:
         hints, self._hints = self._hints, []
         if not sentence or sentence.startswith(_UNCITED) or sentence.endswith(":") or sentence == NOT_FOUND:
             return
-        if self._supporters is None:  # made late: the first words need not wait for it
-            self._supporters = Supporters(self._passages, self._retrieval.question)
-        for at, support in enumerate(self._supporters.find(sentence, hints)):
-            self._out.append(f"{'' if at else ' '}[{support.number}]")
-            index = self._length + (0 if at else 1)
-            self._length += len(self._out[-1])
-            passage = self._passages[support.number - 1]
-            self.annotations.append(annotation(passage, self._retrieval, support, index))
+        for at, support in enumerate(self._compared().find(sentence, hints)):
+            if not at:
+                self._write(" ")
+            self._cite(support)
+
+    def _cite(self, support: Support) -> None:
+        passage = self._passages[support.number - 1]
+        self.annotations.append(annotation(passage, self._retrieval, support, self._length))
+        self._write(f"[{support.number}]")

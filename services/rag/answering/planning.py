@@ -10,6 +10,7 @@ from services.rag.answering.caching import AnswerCache, CacheKey, Kept, cache_ke
 from services.rag.answering.deciding import NOT_FOUND, Decision, decide
 from services.rag.answering.prompting import messages
 from services.rag.answering.requests import Question
+from services.rag.answering.small_models import LONGEST_ANSWER_TOKENS
 from services.rag.answering.supporting import Support
 from services.rag.documents import Passage
 from services.rag.generator import ModelFacts
@@ -88,7 +89,8 @@ class Prompted:
             instructions=asked.instructions,
             earlier=asked.earlier,
             context_tokens=self.facts.context_tokens,
-            answer_tokens=asked.max_tokens or answer_tokens,
+            answer_tokens=asked.max_tokens
+            or (answer_tokens if self.capable else min(answer_tokens, LONGEST_ANSWER_TOKENS)),
             capable=self.capable,
             share=share,
         )

@@ -13,11 +13,13 @@ from services.kit.errors import AppError
 from services.kit.sse import DONE, KEEP_ALIVE
 from services.kit.tracing import Span, Value
 from services.rag.answering.attributing import Attributor
+from services.rag.answering.budgeting import estimate_tokens
 from services.rag.answering.caching import AnswerCache
 from services.rag.answering.completions import Envelope, Usage
 from services.rag.answering.deciding import NOT_FOUND
 from services.rag.answering.planning import AnsweringModel, Planner, Prompted, Settled
 from services.rag.answering.requests import PREFIX, Question
+from services.rag.answering.small_models import INTRODUCTION, Repetition
 from services.rag.library import Library
 from services.rag.metrics import RagMetrics
 from services.rag.ports import Caller, Embedder, Reranker
@@ -30,6 +32,7 @@ from services.rag.vectors import VectorStore
 
 _log = structlog.get_logger("rag")
 _REPLAYED_CHARACTERS = 24
+_QUOTATIONS = 2
 _TOO_LONG = "context_length_exceeded"
 
 
@@ -41,6 +44,12 @@ class _Outcome:
     reasoning: str = ""
     finish_reason: str = ""
     usage: Usage = field(default_factory=Usage)
+
+    def end_early(self, plan: Prompted) -> None:
+        """Note that the model is not heard to its end: its own count of tokens never comes."""
+        self.finish_reason = "stop"
+        prompt = sum(estimate_tokens(message["content"]) for message in plan.messages)
+        self.usage = Usage(prompt, estimate_tokens(self.text))
 
 
 class Answering:
@@ -157,13 +166,22 @@ class Answering:
     async def _generate(
         self, plan: Prompted, caller: Caller, attributor: Attributor, outcome: _Outcome
     ) -> AsyncGenerator[dict[str, str] | None, None]:
-        """Yield deltas as they come, markers put in; None while the model is being waited for."""
+        """Yield deltas as they come, markers put in; None while the model is being waited for.
+
+        A small model is stopped when it repeats itself, and quotations follow what has no support.
+        """
+        circles = None if plan.capable else Repetition()
         async with aclosing(self._events(plan, caller)) as events:
             async for event in events:
-                delta = self._read(event, attributor, outcome)
+                delta = self._read(event, attributor, outcome, circles)
                 if delta or not event:
                     yield delta or None
-        rest = attributor.finish()
+                if circles is not None and circles.found:
+                    outcome.end_early(plan)
+                    break
+        rest = (attributor.feed(circles.finish()) if circles is not None else "") + attributor.finish()
+        if not plan.capable and not attributor.annotations and (outcome.text + rest).strip() != NOT_FOUND:
+            rest += attributor.quote(INTRODUCTION, _QUOTATIONS)
         outcome.text += rest
         if rest:
             yield {"content": rest}
@@ -186,7 +204,9 @@ class Answering:
             asked = plan.fitted(self._settings.answer_tokens, share=0.5)
             _log.info("prompt.shortened", passages=len(asked.passages))
 
-    def _read(self, event: Mapping[str, Any], attributor: Attributor, outcome: _Outcome) -> dict[str, str]:
+    def _read(
+        self, event: Mapping[str, Any], attributor: Attributor, outcome: _Outcome, circles: Repetition | None
+    ) -> dict[str, str]:
         usage = event.get("usage")
         if isinstance(usage, Mapping):
             outcome.usage = Usage(int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
@@ -200,7 +220,8 @@ class Answering:
         if reasoning:
             outcome.reasoning += reasoning
             delta["reasoning_content"] = reasoning
-        content = attributor.feed(said.get("content") or "")
+        content = said.get("content") or ""
+        content = attributor.feed(content if circles is None else circles.feed(content))
         if content:
             outcome.text += content
             delta["content"] = content

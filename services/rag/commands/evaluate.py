@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    import httpx
+
     from services.rag.evaluating.runner import Evaluation, Plan
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -28,7 +30,9 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--at-once", type=click.IntRange(1, 64), default=1, show_default=True, help="Questions at a time.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the report.")
 @click.option("--plots/--no-plots", default=True, show_default=True, help="A picture, where matplotlib is.")
+@click.pass_obj
 def evaluate(
+    url: str | None,
     collection: str,
     questions: Path,
     qrels: Path,
@@ -67,25 +71,27 @@ def evaluate(
             judge_model=judge_model,
             at_once=at_once,
         )
-        evaluation = asyncio.run(_run(plan, _progress()))
+        evaluation = _evaluation(url or "", plan, _progress())
     except (QuestionsError, ServiceError) as error:
         raise click.ClickException(str(error)) from None
     _show(evaluation, out, plots=plots)
 
 
-async def _run(plan: "Plan", progress: Callable[[str, int, int], None]) -> "Evaluation":
-    from services.kit.settings import load_settings
-    from services.rag.evaluating.runner import evaluate as run
-    from services.rag.evaluating.service import RagService, client
-    from services.rag.settings import RagSettings
+def _evaluation(url: str, plan: "Plan", progress: Callable[[str, int, int], None]) -> "Evaluation":
+    from services.rag.commands.calling import stack
+    from services.rag.evaluating import service
 
-    settings = load_settings(RagSettings)
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    async with (
-        client(f"http://{host}:{settings.port}", settings.api_key) as rag,
-        client(settings.gateway_url, settings.gateway_key) as gateway,
-    ):
-        return await run(RagService(rag, gateway), plan, progress)
+    with stack(url) as door:
+        authorization = {name: value for name, value in door.client.headers.items() if name == "authorization"}
+        return asyncio.run(_run(service.client(door.url, authorization), plan, progress))
+
+
+async def _run(client: "httpx.AsyncClient", plan: "Plan", progress: Callable[[str, int, int], None]) -> "Evaluation":
+    from services.rag.evaluating.runner import evaluate as run
+    from services.rag.evaluating.service import Service
+
+    async with client:
+        return await run(Service(client), plan, progress)
 
 
 def _show(evaluation: "Evaluation", out: Path | None, *, plots: bool) -> None:

@@ -29,7 +29,7 @@ def log_run(uri: str, summary: Mapping[str, Any], files: Sequence[Path]) -> str:
     if not uri.startswith(("http://", "https://")):
         raise MlflowError(f"MLFLOW_TRACKING_URI={uri} is no address of a server (http://…)")
     try:
-        with httpx.Client(base_url=uri.rstrip("/"), timeout=_TIMEOUT) as client:
+        with connect(uri) as client:
             experiment = _experiment(client)
             run = _call(client, "/runs/create", {"experiment_id": experiment, "start_time": _now()})["run"]
             run_id = run["info"]["run_id"]
@@ -40,6 +40,11 @@ def log_run(uri: str, summary: Mapping[str, Any], files: Sequence[Path]) -> str:
     except httpx.HTTPError as error:
         raise MlflowError(f"{uri} doesn't answer: {error or type(error).__name__}") from None
     return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+
+
+def connect(uri: str) -> httpx.Client:
+    """Return a client of the tracking server."""
+    return httpx.Client(base_url=uri.rstrip("/"), timeout=_TIMEOUT)
 
 
 def metrics_of(summary: Mapping[str, Any]) -> list[dict[str, Any]]:

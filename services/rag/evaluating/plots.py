@@ -69,5 +69,5 @@ def _milliseconds(axis: Any, evaluation: Evaluation) -> None:
         ordered = sorted(row.ms for row in rows)
         shares = [(place + 1) / len(ordered) for place in range(len(ordered))]
         axis.step(ordered, shares, where="post", label=name, color=_COLOURS[at % len(_COLOURS)])
-    axis.set(xscale="log", xlabel="ms", ylabel="share of searches", title="time of a search")
+    axis.set(xlim=(0, None), xlabel="ms", ylabel="share of searches", title="time of a search")
     axis.legend(fontsize=8)

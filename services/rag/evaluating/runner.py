@@ -2,18 +2,20 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 from services.rag.evaluating.judge import Verdict, judge
 from services.rag.evaluating.measures import Scores, documents_of, score
 from services.rag.evaluating.questions import Qrels, Question, QuestionsError
-from services.rag.evaluating.service import Answered, Found, RagService, ServiceError
+from services.rag.evaluating.service import Answered, Found, Service, ServiceError
 
 # Passages for each document wanted: several of the best are often of one document.
 PASSAGES_PER_DOCUMENT = 3
 # The service gives no more at a time.
 MOST_PASSAGES = 100
+# What the shipped presets hand to the model that answers.
+_JUDGED_BY = 5
 Progress = Callable[[str, int, int], None]
 """What is done (`fast: searched`), how many of how many."""
 
@@ -25,6 +27,7 @@ class Row:
     Args:
         scores: None for a question without a relevant document.
         answer, verdict: None where answers were not asked for.
+        passages: that the answer was judged by.
     """
 
     question: Question
@@ -35,6 +38,7 @@ class Row:
     scores: Scores | None
     answer: Answered | None = None
     verdict: Verdict | None = None
+    passages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,20 @@ class Plan:
     judge_model: str = ""
     at_once: int = 1
 
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """The names of all documents that have a judgement."""
+        return frozenset(name for grades in self.qrels.values() for name in grades)
 
-async def evaluate(service: RagService, plan: Plan, progress: Progress) -> Evaluation:
+
+def as_judged(name: str, known: frozenset[str]) -> str:
+    """Return a document's name as the judgements have it: what is ingested as a folder has the folder in its name."""
+    parts = name.split("/")
+    ends = ("/".join(parts[at:]) for at in range(len(parts)))
+    return next((each for each in ends if each in known), name)
+
+
+async def evaluate(service: Service, plan: Plan, progress: Progress) -> Evaluation:
     """Run a plan.
 
     Raises:
@@ -88,7 +104,7 @@ async def evaluate(service: RagService, plan: Plan, progress: Progress) -> Evalu
     return Evaluation(plan.collection, plan.split, plan.k, plan.judge_model, rows)
 
 
-async def _preset(service: RagService, plan: Plan, preset: str, progress: Progress) -> list[Row]:
+async def _preset(service: Service, plan: Plan, preset: str, progress: Progress) -> list[Row]:
     gate = asyncio.Semaphore(plan.at_once)
     done = 0
 
@@ -108,10 +124,10 @@ async def _preset(service: RagService, plan: Plan, preset: str, progress: Progre
             task.cancel()
 
 
-async def _row(service: RagService, plan: Plan, preset: str, question: Question) -> Row:
+async def _row(service: Service, plan: Plan, preset: str, question: Question) -> Row:
     limit = min(MOST_PASSAGES, plan.k * PASSAGES_PER_DOCUMENT)
     found = await service.search(plan.collection, question.text, preset=preset, limit=limit)
-    documents = tuple(documents_of(found.names))
+    documents = tuple(documents_of(as_judged(name, plan.known) for name in found.names))
     grades = _grades(plan, question)
     row = Row(
         question=question,
@@ -124,14 +140,12 @@ async def _row(service: RagService, plan: Plan, preset: str, question: Question)
     return await _judged(service, plan, preset, row, found) if plan.judge_model else row
 
 
-async def _judged(service: RagService, plan: Plan, preset: str, row: Row, found: Found) -> Row:
+async def _judged(service: Service, plan: Plan, preset: str, row: Row, found: Found) -> Row:
     answer = await service.answer(plan.collection, row.question.text, preset=preset)
-    verdict = None
+    passages, verdict = found.texts[:_JUDGED_BY], None
     if answer.answerable:
-        verdict = await judge(partial(service.ask, plan.judge_model), row.question.text, answer.text, found.texts[:5])
-    return Row(
-        row.question, row.documents, row.ms, row.steps, row.similarity, row.scores, answer=answer, verdict=verdict
-    )
+        verdict = await judge(partial(service.ask, plan.judge_model), row.question.text, answer.text, passages)
+    return replace(row, answer=answer, verdict=verdict, passages=passages)
 
 
 def _grades(plan: Plan, question: Question) -> dict[str, int]:

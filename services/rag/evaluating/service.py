@@ -1,9 +1,10 @@
-"""The running service as an evaluation sees it: searches and answers over HTTP."""
+"""The stack as an evaluation sees it: searches, answers and a judge, through its one door."""
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -41,17 +42,15 @@ class Answered:
     answerable: bool
 
 
-class RagService:
-    """The RAG service, and the gateway in front of the model that judges.
+class Service:
+    """The gateway, which passes searches on to the RAG service.
 
     Args:
-        rag: with the service's address and key.
-        gateway: with the gateway's.
+        client: with the gateway's address and a key.
     """
 
-    def __init__(self, rag: httpx.AsyncClient, gateway: httpx.AsyncClient) -> None:
-        self._rag = rag
-        self._gateway = gateway
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
 
     async def search(self, collection: str, question: str, *, preset: str, limit: int) -> Found:
         """Return the passages of a question.
@@ -63,7 +62,7 @@ class RagService:
         if preset:
             body["preset"] = preset
         started = time.perf_counter()
-        answer = await _post(self._rag, f"/v1/collections/{collection}/search", body)
+        answer = await _post(self._client, f"/v1/collections/{quote(collection, safe='')}/search", body)
         ms = (time.perf_counter() - started) * 1000
         rows = answer.get("data", [])
         return Found(
@@ -87,7 +86,7 @@ class RagService:
         }
         if preset:
             body["rag"] = {"preset": preset}
-        document = await _post(self._gateway, "/v1/chat/completions", body)
+        document = await _post(self._client, "/v1/chat/completions", body)
         text = document["choices"][0]["message"]["content"] or ""
         return Answered(text, bool(document.get("sparkstack", {}).get("answerable", True)))
 
@@ -104,14 +103,14 @@ class RagService:
             "max_tokens": max_tokens,
             "response_format": {"type": "json_schema", "json_schema": {"name": "verdict", "schema": dict(schema)}},
         }
-        document = await _post(self._gateway, "/v1/chat/completions", body)
+        document = await _post(self._client, "/v1/chat/completions", body)
         return str(document["choices"][0]["message"]["content"] or "")
 
 
-def client(url: str, key: str) -> httpx.AsyncClient:
-    """Return a client for one service of the stack."""
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    return httpx.AsyncClient(base_url=url, headers=headers, timeout=httpx.Timeout(_PATIENCE_S, connect=5.0))
+def client(url: str, headers: Mapping[str, str]) -> httpx.AsyncClient:
+    """Return a client of the gateway. No proxy of the environment stands between this machine's processes."""
+    patience = httpx.Timeout(_PATIENCE_S, connect=5.0)
+    return httpx.AsyncClient(base_url=url, headers=headers, timeout=patience, trust_env=False)
 
 
 async def _post(by: httpx.AsyncClient, path: str, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -132,4 +132,5 @@ def _row(row: Row) -> dict[str, Any]:
         "scores": asdict(scores) if scores else None,
         "answer": row.answer.text if row.answer else None,
         "verdict": asdict(row.verdict) if row.verdict else None,
+        "passages": list(row.passages),
     }

@@ -94,6 +94,8 @@ class Keeper:
         """Let go of what has expired: collections that nobody used, files, jobs whose files never came."""
         now = int(self._now())
 
+        contents: list[str] = []
+
         def work(connection: sqlite3.Connection) -> dict[str, list[str]]:
             close_abandoned(connection)
             ordered: dict[str, list[str]] = {}
@@ -107,13 +109,16 @@ class Keeper:
                 rows = connection.execute("SELECT id FROM documents WHERE collection = ?", (row["id"],)).fetchall()
                 ordered[row["id"]] = [each["id"] for each in rows]
                 order_removal(connection, row["id"], ordered[row["id"]])
-            for row in connection.execute("SELECT id FROM files WHERE expires > 0 AND expires <= ?", (now,)).fetchall():
+            old = "SELECT id, hash FROM files WHERE expires > 0 AND expires <= ?"
+            for row in connection.execute(old, (now,)).fetchall():
+                contents.append(row["hash"])
                 for collection, documents in delete_file(connection, row["id"]).items():
                     ordered.setdefault(collection, []).extend(documents)
             return ordered
 
         for collection, documents in (await self._database.write(work)).items():
             self._pipeline.discard(collection, documents)
+        await self._pipeline.release(contents)
 
     async def _begin(self) -> None:
         await self._database.write(self._content.sweep)

@@ -35,6 +35,7 @@ _LOOK_AGAIN_S = 5.0
 _REMOVED_AT_ONCE = 256
 _BATCHES_WAITING = 8
 _WRITERS = 3
+_CLAIMED_AHEAD = 16
 
 
 class Readers(Protocol):
@@ -161,8 +162,9 @@ class Pipeline:
 
     async def _begin_reading(self) -> int:
         self._metrics.ingest_queue.set(await self._database.read(queue.waiting))
-        free = self._readers.size + 2 - self._reading
-        if free <= 0 or self._batcher.full:
+        free = self._readers.size + _CLAIMED_AHEAD - self._reading
+        # Several at a time: each claim is a transaction, and waits for the disk.
+        if free < _CLAIMED_AHEAD // 2 or self._batcher.full:
             return 0
         runs = await self._database.write(
             lambda each: [

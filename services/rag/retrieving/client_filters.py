@@ -3,7 +3,7 @@
 from typing import Any, get_args
 
 from services.kit.errors import InvalidRequest
-from services.rag.vectors.filters import Compare, Either, Every, Filter, OneOf, Value
+from services.rag.vectors.filters import Compare, Either, Every, Filter, FilterError, OneOf, Value, attribute_path
 
 _MOST = 64
 _DEEPEST = 6
@@ -40,12 +40,18 @@ class _Reader:
         key = document.get("key")
         if not isinstance(key, str) or not key or len(key) > 64:
             raise self._wrong(f"needs `key`, an attribute's name of at most 64 characters, not {key!r}")
+        try:
+            attribute_path(key)
+        except FilterError as error:
+            raise self._wrong(f"has the key {key!r}: {error}") from None
         value = document.get("value")
         if kind in ("in", "nin"):
             if not isinstance(value, list) or not value or len(value) > 256:
                 raise self._wrong(f"of type {kind} needs `value`, a list of 1 to 256, not {value!r}")
             return OneOf(key, tuple(self._value(each) for each in value), kind)
         if kind in _COMPARISONS:
+            if kind not in ("eq", "ne") and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise self._wrong(f"of type {kind} compares with a number, not {value!r}")
             return Compare(key, kind, self._value(value))
         raise self._wrong(f"has the type {kind!r}; there are {', '.join(_COMPARISONS)}, in, nin, and, or")
 

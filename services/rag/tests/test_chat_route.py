@@ -111,7 +111,7 @@ async def test_the_openai_client_reads_answer_and_citations(start):
     assert annotation["sparkstack"]["page"] == 3
     assert answer.usage.prompt_tokens == 100
     assert stack.model.options[0] == {
-        "max_tokens": 512,
+        "max_tokens": 128,
         "temperature": 0.5,
         "seed": 7,
         "stop": ["\n\n"],
@@ -153,7 +153,7 @@ async def test_usage_comes_on_request_alone_and_done_is_last(start):
 
 
 async def test_the_first_words_go_out_while_the_model_still_speaks(start):
-    stack = await start(["It listens", " on port 8000."])
+    stack = await start(["It listens", " on port 8000."], facts=_BIG)
     stack.model.stall_after = 0
     body = {"model": "rag/handbook", "messages": [{"role": "user", "content": _QUESTION}], "stream": True}
     async with aiohttp.ClientSession() as session, session.post(f"{stack.url}/v1/chat/completions", json=body) as head:
@@ -164,7 +164,7 @@ async def test_the_first_words_go_out_while_the_model_still_speaks(start):
 
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_a_client_that_leaves_ends_the_models_answer_within_100_ms(start, streamed):
-    stack = await start(["It listens", " on port 8000."])
+    stack = await start(["It listens", " on port 8000."], facts=_BIG)
     stack.model.stall_after = 0
     body = {"model": "rag/handbook", "messages": [{"role": "user", "content": _QUESTION}], "stream": streamed}
     session = aiohttp.ClientSession()
@@ -182,7 +182,7 @@ async def test_a_client_that_leaves_ends_the_models_answer_within_100_ms(start, 
 
 
 async def test_a_failure_before_the_first_word_has_the_gateways_own_status(start):
-    refused = ModelRefused("too many", status=429, kind="rate_limit_error", code="tokens_per_minute", retry_after_s=7)
+    refused = ModelRefused("too many", retry_after_s=7).told(429, "rate_limit_error", "tokens_per_minute")
     stack = await start([refused])
     for streamed in (True, False):
         status, headers, text = await stack.post(
@@ -194,7 +194,7 @@ async def test_a_failure_before_the_first_word_has_the_gateways_own_status(start
 
 
 async def test_a_failure_after_the_head_is_an_event_and_there_is_no_done(start):
-    stack = await start(["It listens", ModelRefused("it died", code="engine_unreachable")])
+    stack = await start(["It listens", ModelRefused("it died").told(502, code="engine_unreachable")], facts=_BIG)
     status, _, text = await stack.post(
         {"model": "rag/handbook", "messages": [{"role": "user", "content": _QUESTION}], "stream": True}
     )
@@ -334,7 +334,7 @@ async def test_passages_alone_need_no_model(start):
 
 
 async def test_a_prompt_that_is_too_long_after_all_is_tried_once_with_half_of_the_room(start):
-    too_long = ModelRefused("over 4096", status=400, code="context_length_exceeded")
+    too_long = ModelRefused("over 4096").told(400, code="context_length_exceeded")
     stack = await start([too_long], ["It listens on port 8000."])
     stack.store.add("The gateway listens on port 8000. " + "It has much to say of ports. " * 100, document="long")
     answer = await stack.ask()

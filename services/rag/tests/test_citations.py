@@ -13,7 +13,7 @@ from services.rag.tests.scripted import make_passage
 
 _PASSAGES = [
     make_passage(
-        "The gateway listens on port 8000. It also binds port 11434 for Ollama clients. Keys are optional on loopback.",
+        "The gateway listens on port 8000. It also binds port 11434 for Ollama clients. Keys are optional since 12.",
         document="gateway",
         title="Gateway",
         page=3,
@@ -63,6 +63,7 @@ def test_a_quote_is_the_passages_own_words():
     [
         "Whales are mammals and live in the sea.",
         "The gateway listens on port 9999.",  # a number that no passage has
+        "The gateway listens on port 12.",  # one that stands with other words
         "I hope this helps!",
         NOT_FOUND,
     ],

@@ -72,7 +72,7 @@ async def test_a_capable_model_rewrites_the_question():
 @pytest.mark.parametrize(
     "said",
     [
-        [ModelRefused("busy", code="queue_full")],
+        [ModelRefused("busy").told(503, code="queue_full")],
         [""],
         ["Certainly! Here is everything about sourdough bread and ovens."],
         ["word " * 200],

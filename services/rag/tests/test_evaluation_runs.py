@@ -77,11 +77,8 @@ def _chat(text: str, **more: Any) -> httpx.Response:
 def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeStack]:
     fake = FakeStack()
     transport = httpx.MockTransport(fake)
-    monkeypatch.setattr(service, "client", lambda url, key: httpx.AsyncClient(base_url=url, transport=transport))
-    plain = httpx.Client
-    monkeypatch.setattr(
-        tracking.httpx, "Client", lambda **given: plain(transport=transport, base_url=given["base_url"])
-    )
+    monkeypatch.setattr(service, "client", lambda url, headers: httpx.AsyncClient(base_url=url, transport=transport))
+    monkeypatch.setattr(tracking, "connect", lambda uri: httpx.Client(transport=transport, base_url=uri.rstrip("/")))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return fake
 
@@ -170,6 +167,14 @@ def test_judgements_of_other_documents_are_found_out(run: Callable[..., Result],
     assert done.exit_code == 1
     assert "no document that was found in handbook has a judgement" in done.stderr
     assert "found: vacuum.md" in done.stderr
+
+
+def test_a_folder_in_front_of_the_names_does_no_harm(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for question, names in FOUND.items():
+        monkeypatch.setitem(FOUND, question, [f"corpus/documents/{name}" for name in names])
+    assert run("--presets", "fast").stdout.splitlines()[1].split()[1] == "0.815"
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,14 @@ TEXT = "# Title\n\n" + "Some words that stand here. " * 40
 
 
 async def children() -> list[psutil.Process]:
+    def is_one(process: psutil.Process) -> bool:
+        try:
+            return "services.rag.reading.child" in process.cmdline()
+        except psutil.Error:
+            return False
+
     def look() -> list[psutil.Process]:
-        return [each for each in psutil.Process().children() if "services.rag.reading.child" in each.cmdline()]
+        return [each for each in psutil.Process().children() if is_one(each)]
 
     return await asyncio.to_thread(look)
 
@@ -110,7 +116,7 @@ async def test_meaning_is_cut_with_the_vectors_of_the_service(tmp_path: Path):
             "crashed",
             "was ended by SIGSEGV; the file may be broken or need more than 2,048 MB of memory",
         ),
-        (signal.SIGKILL, "crashed", "was ended by SIGKILL"),
+        pytest.param(signal.SIGKILL, "crashed", "was ended by SIGKILL", marks=pytest.mark.slow),
         (
             signal.SIGSTOP,
             "timed_out",
@@ -163,7 +169,8 @@ async def test_a_file_that_needs_too_much_memory_is_told_so(tmp_path: Path):
     limits = Limits(max_memory_bytes=320_000_000, max_characters=100_000_000)
     async with Readers(limits, workers=1) as readers:
         with pytest.raises(
-            LoadError, match=r"'big.txt' needs more than the 320 MB of memory that it may take"
+            LoadError,
+            match=r"'big.txt'.* more than (the )?320 MB of memory",  # a library may abort before Python notices
         ) as caught:
             await readers.read(big, "big.txt", OPTIONS)
         assert caught.value.code == "crashed"

@@ -86,6 +86,8 @@ async def test_a_clients_filter_names_attributes_and_can_not_reach_another_tenan
         ({"type": "eq", "value": 1}, "needs `key`"),
         ({"type": "eq", "key": "a", "value": None}, "texts, numbers and booleans"),
         ({"type": "in", "key": "a", "value": 3}, "a list of 1 to 256"),
+        ({"type": "gt", "key": "a", "value": "2020"}, "compares with a number, not '2020'"),
+        ({"type": "eq", "key": 'a"b', "value": 1}, "quotation mark"),
         ({"type": "and", "filters": []}, "with at least one"),
         ({"type": "and", "filters": [{"type": "eq", "key": "a", "value": 1}] * 80}, "over 64 parts"),
     ],

@@ -30,7 +30,7 @@ async def test_paraphrases_of_a_model_are_looked_for_as_well(store):
 @pytest.mark.parametrize(
     ("said", "note"),
     [
-        ([ModelRefused("no", code="engine_unreachable")], "the model failed: engine_unreachable"),
+        ([ModelRefused("no").told(502, code="engine_unreachable")], "the model failed: engine_unreachable"),
         ([""], "the model said nothing"),
         (["I am a language model."], "of use"),
         (["lease lease lease lease lease lease lease lease lease lease lease lease lease"], "of use"),

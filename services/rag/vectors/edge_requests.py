@@ -8,7 +8,17 @@ import qdrant_edge as engine
 
 from services.rag.vectors import CollectionSpec, Vector
 from services.rag.vectors.conditions import Conditions
-from services.rag.vectors.layout import DENSE, HNSW_EF, KEYWORDS, OVERSAMPLING, RRF_K, TENANT, TERMS
+from services.rag.vectors.layout import (
+    DENSE,
+    HNSW_BUILD_EF,
+    HNSW_EF,
+    HNSW_M,
+    KEYWORDS,
+    OVERSAMPLING,
+    RRF_K,
+    TENANT,
+    TERMS,
+)
 
 _KINDS: Mapping[str, engine.PayloadSchemaType] = {
     "keyword": engine.PayloadSchemaType.Keyword,
@@ -19,10 +29,17 @@ _KINDS: Mapping[str, engine.PayloadSchemaType] = {
 
 
 def config(spec: CollectionSpec, exact_bytes: int) -> engine.EdgeConfig:
-    """Return the engine's configuration of a collection; more bytes of vectors than this get a graph."""
+    """Return the engine's configuration of a collection.
+
+    Args:
+        exact_bytes: of vectors, up to which they are compared one by one: all, or those that a filter takes.
+    """
     return engine.EdgeConfig(
         vectors={DENSE: engine.EdgeVectorParams(size=spec.dimensions, distance=engine.Distance.Cosine)},
         sparse_vectors={TERMS: engine.EdgeSparseVectorParams(modifier=engine.Modifier.Idf)},
+        hnsw_config=engine.HnswIndexConfig(
+            m=HNSW_M, ef_construct=HNSW_BUILD_EF, full_scan_threshold=max(1, exact_bytes // 1000)
+        ),
         quantization_config=_quantization(spec),
         optimizers=engine.EdgeOptimizersConfig(
             indexing_threshold=max(1, exact_bytes // 1000), deleted_threshold=0.1, default_segment_number=1

@@ -26,7 +26,7 @@ from services.rag.vectors import CollectionSpec, VectorStoreError, edge_requests
 from services.rag.vectors.layout import missing
 
 _CURRENT = "current.json"
-_LOCK_WAIT_S = 3.0
+_LOCK_WAIT_S = 2.0
 # Writes while a copy is being optimized are kept to be done again; above this, the copy is dropped.
 _MOST_RECORDED_POINTS = 20_000
 

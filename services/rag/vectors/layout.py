@@ -8,9 +8,11 @@ from services.rag.vectors import CollectionSpec, Hit, Point, Quantization, Vecto
 DENSE, TERMS = "dense", "terms"
 # Cormack, Clarke and Büttcher 2009; Qdrant's own default of 2 lets the first ranks decide all but alone.
 RRF_K = 60
+HNSW_M, HNSW_BUILD_EF = 16, 100
 # Graph searches look at this many candidates at least: Qdrant's own default is what the graph was built with, 100.
 HNSW_EF = 128
-# Below this size vectors are compared one by one: no graph is built, and nothing is missed.
+# Up to this size vectors are compared one by one, and nothing is missed: a collection has no graph; and of a larger one
+# what a filter takes, where a graph searched with the filter missed one of twelve.
 EXACT_BYTES = 75_000_000
 # Found by the quantized vectors for each one wanted, then ordered by the whole ones.
 OVERSAMPLING: dict[Quantization, float] = {"none": 1.0, "scalar": 2.0, "binary": 4.0}

@@ -7,6 +7,9 @@ from services.rag.vectors import VectorStore
 def open_store(settings: RagSettings) -> VectorStore:
     """Return the store that the settings name; nothing is started or connected before it is asked.
 
+    It imports libraries and reads certificates, which takes up to a second: call it before the event loop runs, or in
+    a thread.
+
     Raises:
         VectorStoreError: another process has the folder (`local` alone; the others say so when they are asked).
     """

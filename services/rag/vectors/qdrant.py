@@ -3,6 +3,7 @@
 The pure-Python store compares with every point, has no indexes, and is not thread-safe: for tests, not for use.
 """
 
+import asyncio
 import warnings
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
@@ -21,7 +22,9 @@ from services.rag.vectors.filters import Filter
 from services.rag.vectors.layout import (
     DENSE,
     EXACT_BYTES,
+    HNSW_BUILD_EF,
     HNSW_EF,
+    HNSW_M,
     KEYWORDS,
     OVERSAMPLING,
     RRF_K,
@@ -104,6 +107,9 @@ class QdrantVectorStore:
             collection,
             vectors_config={DENSE: models.VectorParams(size=spec.dimensions, distance=models.Distance.COSINE)},
             sparse_vectors_config={TERMS: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+            hnsw_config=models.HnswConfigDiff(
+                m=HNSW_M, ef_construct=HNSW_BUILD_EF, full_scan_threshold=EXACT_BYTES // 1000
+            ),
             quantization_config=_quantization(spec),
             optimizers_config=models.OptimizersConfigDiff(indexing_threshold=EXACT_BYTES // 1000),
             metadata={"filterable": dict(spec.filterable), "quantization": spec.quantization},
@@ -210,10 +216,12 @@ class QdrantVectorStore:
         if not self._remote:
             return "ok"
         try:
-            async with self._told(""):
-                await self._client.get_collections(timeout=_READY_S)
+            async with asyncio.timeout(_READY_S), self._told(""):
+                await self._client.get_collections()
         except VectorStoreError as error:
             return str(error)
+        except TimeoutError:
+            return f"the Qdrant server at {self._named} has not answered for {_READY_S:.0f} s"
         return "ok"
 
     async def close(self) -> None:
@@ -250,7 +258,9 @@ class QdrantVectorStore:
                 raise VectorStoreError(
                     f"the Qdrant server at {self._named} refuses the key: correct RAG_QDRANT_KEY"
                 ) from error
-            raise VectorStoreError(f"the Qdrant server at {self._named} refused: {error}") from error
+            raise VectorStoreError(
+                f"the Qdrant server at {self._named} refused: {' '.join(str(error).split())}"
+            ) from error
         except (ApiException, QdrantException) as error:
             raise VectorStoreError(f"the Qdrant server at {self._named} failed: {error}") from error
         except ValueError as error:

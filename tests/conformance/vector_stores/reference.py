@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from services.rag.vectors import Point, SparseVector, VectorQuery
 from services.rag.vectors.filters import Compare, Either, Every, Filter, OneOf
 
@@ -71,10 +73,10 @@ def fused(points: Iterable[Point], query: VectorQuery) -> dict[str, tuple[float,
     """Return the least and the most that each fused score may be: equal scores of a side may rank either way."""
     bounds: dict[str, tuple[float, float]] = {}
     for side in _sides(list(points), query):
-        ordered = sorted(side.values(), reverse=True)
+        scores = np.array(list(side.values()))
         for name, score in side.items():
-            better = sum(each > score + TIE for each in ordered)
-            equal = sum(abs(each - score) <= TIE for each in ordered)
+            better = int((scores > score + TIE).sum())
+            equal = int((abs(scores - score) <= TIE).sum())
             least, most = bounds.get(name, (0.0, 0.0))
             bounds[name] = (least + _share(better + equal - 1, query), most + _share(better, query))
     return {name: (least, most) for name, (least, most) in bounds.items() if most > 0}

@@ -18,7 +18,7 @@ from tests.conformance.vector_stores.data import points
 from tests.conformance.vector_stores.reference import takes
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-_CASES: dict[str, Filter] = {
+CASES: dict[str, Filter] = {
     "text": eq("attributes.team", "north"),
     "text beyond ASCII": eq("attributes.team", "Øst"),
     "whole number": eq("attributes.year", 2001),
@@ -69,17 +69,17 @@ _CASES: dict[str, Filter] = {
 }
 
 
-@pytest.mark.parametrize("case", _CASES)
+@pytest.mark.parametrize("case", CASES)
 async def test_a_filter_takes_what_it_says(filled: Filled, case: str) -> None:
-    wanted = {each.id for each in points() if takes(_CASES[case], each.payload)}
-    found = await filled.store.fetch(filled.collection, _CASES[case])
+    wanted = {each.id for each in points() if takes(CASES[case], each.payload)}
+    found = await filled.store.fetch(filled.collection, CASES[case])
     assert {hit.id for hit in found} == wanted
     assert len(found) == len(wanted)
-    assert await filled.store.count(filled.collection, _CASES[case]) == len(wanted)
+    assert await filled.store.count(filled.collection, CASES[case]) == len(wanted)
 
 
 async def test_the_cases_tell_points_apart() -> None:
-    sizes = {case: sum(takes(where, each.payload) for each in points()) for case, where in _CASES.items()}
+    sizes = {case: sum(takes(where, each.payload) for each in points()) for case, where in CASES.items()}
     none = {case for case, size in sizes.items() if size == 0}
     assert none == {
         "one is not true",

@@ -28,6 +28,7 @@ async def test_a_point_written_twice_is_there_once_with_what_came_last(empty: Fi
     assert await empty.store.count(empty.collection) == 1
 
 
+@pytest.mark.slow
 async def test_what_a_filter_takes_is_removed_and_once_optimized_no_longer_counts_for_idf(empty: Filled) -> None:
     await empty.store.upsert(empty.collection, points()[:200])
     stale = every(eq("document_id", "document-3"), Compare("version", "ne", "v1"))
@@ -136,6 +137,7 @@ async def test_everything_is_there_after_closing(filled: Filled, tmp_path: Path)
     await store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["scalar", "binary"])
 async def test_a_quantized_collection_gives_the_whole_vectors_scores(filled: Filled, quantization: str) -> None:
     name = f"{filled.collection}_{quantization}"

@@ -1,10 +1,12 @@
 """Filters looked at one payload at a time, for databases that have none of their own."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from services.rag.vectors.filters import Compare, Either, Every, Filter, OneOf
 
+_NAMES = re.compile(r'"[^"]*"|[^.]+')
 _ORDERS: Mapping[str, Callable[[Any, Any], bool]] = {
     "gt": lambda one, other: one > other,
     "gte": lambda one, other: one >= other,
@@ -34,10 +36,11 @@ def _compare(wanted: Compare, values: list[Any]) -> bool:
 
 def at_path(key: str, payload: Any) -> Any:
     """Return what stands at a payload path, None where nothing does."""
-    first, _, rest = key.partition(".")
-    if not isinstance(payload, dict) or first not in payload:
-        return None
-    return at_path(rest.strip('"'), payload[first]) if rest else payload[first]
+    for name in _NAMES.findall(key):
+        if not isinstance(payload, dict):
+            return None
+        payload = payload.get(name.strip('"'))
+    return payload
 
 
 def _number(value: Any) -> bool:

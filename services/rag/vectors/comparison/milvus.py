@@ -108,10 +108,12 @@ def open_milvus(folder: Path) -> ThreadedStore:
 def _expression(wanted: Filter) -> str:
     if isinstance(wanted, Compare):
         return f"{_field(wanted.key)} {_SIGNS[wanted.type]} {json.dumps(wanted.value)}"
-    if isinstance(wanted, OneOf):
-        return f"{_field(wanted.key)} {'in' if wanted.type == 'in' else 'not in'} {json.dumps(list(wanted.values))}"
-    if not wanted.filters:
+    if not (wanted.values if isinstance(wanted, OneOf) else wanted.filters):
         raise lacks("Milvus Lite", "filter of no conditions")
+    if isinstance(wanted, OneOf):
+        # Its `in` takes whole fields alone, not what is inside of a JSON one.
+        sign, joined = ("==", " or ") if wanted.type == "in" else ("!=", " and ")
+        return joined.join(f"{_field(wanted.key)} {sign} {json.dumps(value)}" for value in wanted.values)
     joined = " and " if isinstance(wanted, Every) else " or "
     return joined.join(f"({_expression(part)})" for part in wanted.filters)
 
