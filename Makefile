@@ -27,8 +27,8 @@ help: ## show this list
 
 # --- the stack
 
-up: ## start the stack, wait until it answers, print where
-	@$(call bootstrap,embedded)
+up: ## start the stack, wait until it answers, print where (WITHOUT="mlflow tracking": a smaller one)
+	@$(call bootstrap,embedded $(if $(and $(findstring mlflow,$(WITHOUT)),$(findstring tracking,$(WITHOUT))),,tracking))
 	@$(SPARKSTACK) up $(ARGS)
 
 down: ## stop the stack and leave nothing behind

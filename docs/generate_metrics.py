@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
@@ -13,6 +15,10 @@ from services.engines.watching.engine_metrics import NAMES
 from services.engines.watching.exporter import EngineExporter
 from services.gateway.metrics import GatewayMetrics
 from services.rag.metrics import RagMetrics
+from services.tracking.drift.metrics import DriftMetrics
+from services.tracking.drift.state import DriftState
+from services.tracking.given import StoreCounts
+from services.tracking.metrics import CostRow, TrackingMetrics
 
 TARGET = Path(__file__).with_name("metrics.md")
 _FIELDS = {
@@ -45,6 +51,8 @@ _SERVICE = """
 ## The engines service itself
 
 Its decisions: what was loaded, unloaded and refused. `GET /receipts` has each load with its memory and its seconds.
+`GET /prometheus/targets` tells a Prometheus where the own figures of vLLM, SGLang and TensorRT-LLM are while they run
+(`http_sd_configs`, as in `compose/prometheus`); llama.cpp shows its own to those alone who have its key.
 
 | metric | type | labels | what |
 |---|---|---|---|
@@ -69,6 +77,15 @@ _RAG = """
 ## RAG
 
 A step is one of a retrieval preset; outcomes are those that the help names.
+
+| metric | type | labels | what |
+|---|---|---|---|
+"""
+_TRACKING = """
+## Tracking
+
+Cost is of all days, by the names of keys and models; `increase()` makes it a day's. A score of drift is of the newest
+window that was compared.
 
 | metric | type | labels | what |
 |---|---|---|---|
@@ -125,10 +142,8 @@ def reference() -> str:
     head = _OWN_NAMES.format(engines=engines, rules="---|" * len(NAMES))
     service = _registered(EnginesMetrics)
     gateway = _registered(GatewayMetrics)
-    embeddings = _registered(EmbeddingsMetrics)
-    rag = _registered(RagMetrics)
-    own = [_SERVICE, *service, _GATEWAY, *gateway, _EMBEDDINGS, *embeddings, _RAG, *rag]
-    return "".join([_HEAD, *_rows(), *own, head, *_names(), _TAIL])
+    behind = [_EMBEDDINGS, *_registered(EmbeddingsMetrics), _RAG, *_registered(RagMetrics), _TRACKING, *_tracking()]
+    return "".join([_HEAD, *_rows(), _SERVICE, *service, _GATEWAY, *gateway, *behind, head, *_names(), _TAIL])
 
 
 def _registered(metrics: Callable[[CollectorRegistry], object]) -> Iterator[str]:
@@ -138,6 +153,20 @@ def _registered(metrics: Callable[[CollectorRegistry], object]) -> Iterator[str]
             what = family.documentation[0].upper() + family.documentation[1:].rstrip(".") + "."
             labels = ", ".join(metric._labelnames)  # noqa: SLF001 - it has no public name
             yield f"| `{full_name(family)}` | {family.type} | {labels} | {what} |\n"
+
+
+def _tracking() -> Iterator[str]:
+    """Yield the rows of figures that are read when Prometheus asks: they show their labels with a value alone."""
+    registry = CollectorRegistry()
+    yield from _registered(TrackingMetrics)
+    metrics = TrackingMetrics(registry)
+    options = SimpleNamespace(queue_records=0)
+    metrics.store = cast("Any", SimpleNamespace(counts=StoreCounts(), waiting=0, options=options, state="ok"))
+    metrics.costs = [CostRow("", "", 0, 0, 0, 0.0, 0.0, 0.0)]
+    drift = DriftMetrics(registry, DriftState(findings=({"signal": "", "score": 0.0, "alarm": False},)))
+    for family in [*metrics.collect(), *drift.collect()]:
+        labels = ", ".join(family.samples[0].labels)
+        yield f"| `{full_name(family)}` | {family.type} | {labels} | {family.documentation} |\n"
 
 
 def _rows() -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Put a program from Debian's packages on the machine, for the tests and load tests that want one.
 
-    debian.py install chromium    for all users: needs root; found on PATH afterwards
-    debian.py unpack nginx        under .venvs/peer-nginx alone: no root, and no service is started
+    debian.py install chromium     for all users: needs root; found on PATH afterwards
+    debian.py unpack nginx         under .venvs/peer-nginx alone: no root, and no service is started
+    debian.py unpack prometheus    so, too, and prometheus-alertmanager
 
 It never fails a build: where it can't, it says so and what that leaves out. Standard library only.
 """
@@ -20,6 +21,8 @@ OTHER_FOLDERS = "/usr/sbin:/usr/local/sbin"
 LEFT_OUT = {
     "chromium": "the browser test of the gateway's page is skipped",
     "nginx": "the load test leaves nginx out of its table",
+    "prometheus": "rules, alerts and queries are not tried on a real Prometheus",
+    "prometheus-alertmanager": "Alertmanager's configuration is not checked",
 }
 
 
@@ -39,8 +42,14 @@ def main(arguments: list[str]) -> int:
 
 def is_there(package: str) -> bool:
     """Say whether the program is on PATH or was unpacked."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), OTHER_FOLDERS, str(place_of(package) / "usr/sbin")])
-    return shutil.which(package, path=path) is not None
+    return find(package) is not None
+
+
+def find(program: str, package: str = "") -> str | None:
+    """Return the path of a program: on PATH, or of the package that it was unpacked from (one of its own name)."""
+    own = place_of(package or program)
+    folders = [os.environ.get("PATH", ""), OTHER_FOLDERS, str(own / "usr/sbin"), str(own / "usr/bin")]
+    return shutil.which(program, path=os.pathsep.join(folders))
 
 
 def place_of(package: str) -> Path:

@@ -60,6 +60,7 @@ class Environment:
 
 ENVIRONMENTS = {
     "embedded": Environment(Path(".venv"), ("embedded", "models"), 1.6),
+    "tracking": Environment(Path(".venvs/tracking"), ("tracking",), 2.0, with_commands=False),
     "test": Environment(Path(".venvs/test"), ("test", "models"), 2.2),
     "bench": Environment(Path(".venvs/bench"), ("bench", "models"), 2.0),
     "vllm-cpu": Environment(Path(".venvs/vllm-cpu"), ("vllm-cpu",), 4.0, with_commands=False, with_torch=True),

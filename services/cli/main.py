@@ -31,6 +31,8 @@ VERBS = {
     "engine": ("services.engines.commands.engine:engine", "run one engine alone"),
     "engines": ("services.engines.commands.service:engines", "run the service that loads models (`up` does)"),
     "embeddings": ("services.embeddings.commands:embeddings", "run the embeddings service alone"),
+    "tracking": ("services.tracking.commands.service:tracking", "run the tracking service alone"),
+    "mlflow": ("services.tracking.commands.mlflow:mlflow", "run the MLflow server alone"),
     "guard": ("services.engines.commands.guard:guard", "on a Spark, as root: drop caches while an engine loads"),
 }
 

@@ -13,12 +13,13 @@ import click
 from services.cli.home import Home
 from services.cli.ports import OLLAMA_VARIABLE, choose_ollama_port, choose_port
 from services.cli.probes import address
-from services.cli.units import ServiceUnit
+from services.cli.units import STAMP, ServiceUnit
 from services.engines.commands.service import Preloaded, StackModels, stack_models
 from services.kit.files import read_json, write_json, write_private
-from services.stack import find_service, start_order
+from services.stack import SERVICES, Service, find_service, start_order
 
 LOOPBACK = "127.0.0.1"
+_COLLECTORS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _NEEDED_DISK_BYTES = 200_000_000  # rotated logs of all services, and state
 
 
@@ -65,9 +66,11 @@ def make_plan(home: Home, gguf: str, variables: Mapping[str, str]) -> Plan:
     models = stack_models({"state": home.state, "gguf": own_file}, variables)
     remarks = [f"model: {describe(home, model)}" for model in models.preload]
     host = variables.get("GATEWAY_HOST", "").strip() or LOOPBACK
+    services, left_out = choose_services(home, variables)
+    remarks += left_out
     ports = {
         service.name: choose_port(home, service, host if service.name == "gateway" else LOOPBACK, variables)
-        for service in start_order()
+        for service in services
     }
     gateway = find_service("gateway")
     assert gateway is not None
@@ -75,6 +78,7 @@ def make_plan(home: Home, gguf: str, variables: Mapping[str, str]) -> Plan:
     if remark:
         remarks.append(remark)
     environments = _environments(home, host, ports, ollama_port, own_file)
+    traced = traces_to(address(LOOPBACK, ports["mlflow"]) if "mlflow" in ports else "", variables)
     arguments = {"engines": ["--supervisor", str(home.socket), "--programs", str(home.programs)]}
     inputs = {"gateway": [home.catalogue]}
     units = [
@@ -82,12 +86,37 @@ def make_plan(home: Home, gguf: str, variables: Mapping[str, str]) -> Plan:
             service,
             ports[service.name],
             arguments.get(service.name, ()),
-            environments[service.name],
+            {**(traced if "OTEL_" in service.variables else {}), **environments[service.name]},
             inputs.get(service.name, ()),
         )
-        for service in start_order()
+        for service in services
     ]
     return Plan(models, host, ports, ollama_port, units, catalogue(models, ports), remarks)
+
+
+def choose_services(home: Home, variables: Mapping[str, str]) -> tuple[list[Service], list[str]]:
+    """Return the services that are to run, each after those that it needs, and a sentence on each that is left out.
+
+    Raises:
+        click.ClickException: WITHOUT names one that the stack can't do without.
+    """
+    unwanted = variables.get("WITHOUT", "").replace(",", " ").split()
+    optional = {service.name for service in SERVICES if service.optional}
+    for name in unwanted:
+        if name not in optional:
+            raise click.ClickException(f"WITHOUT={name}: what can be left out is {', '.join(sorted(optional))}")
+    chosen, remarks = [], []
+    for service in start_order():
+        if service.name in unwanted:
+            remarks.append(f"left out, as WITHOUT says: {service.name}")
+        elif service.environment and not (home.environment(service) / STAMP).is_file():
+            remarks.append(
+                f"left out: {service.name}, whose environment is not here; "
+                f"`python3 scripts/bootstrap.py {service.environment}` makes it (`make up` does)"
+            )
+        else:
+            chosen.append(service)
+    return chosen, remarks
 
 
 def _environments(
@@ -96,7 +125,8 @@ def _environments(
     """Return each service's variables: where it listens, whom it asks, the key that the stack's services share."""
     key = internal_key(home)
     urls = {name: address(host if name == "gateway" else LOOPBACK, port) for name, port in ports.items()}
-    return {
+    recorded = {"GATEWAY_TRACKING_URL": urls["tracking"], "GATEWAY_TRACKING_KEY": key} if "tracking" in ports else {}
+    found = {
         "engines": {
             "ENGINES_HOST": LOOPBACK,
             "ENGINES_PORT": str(ports["engines"]),
@@ -125,7 +155,32 @@ def _environments(
             "GATEWAY_ENGINES_KEY": key,
             "GATEWAY_INTERNAL_KEY": key,
             OLLAMA_VARIABLE: str(ollama_port),
+            **recorded,
         },
+    }
+    if "tracking" in ports:
+        found["tracking"] = {
+            "TRACKING_HOST": LOOPBACK,
+            "TRACKING_PORT": str(ports["tracking"]),
+            "TRACKING_API_KEY": key,
+            "TRACKING_GATEWAY_URL": urls["gateway"],
+            "TRACKING_GATEWAY_KEY": key,
+            "TRACKING_EMBEDDINGS_URL": urls["embeddings"],
+            "TRACKING_EMBEDDINGS_KEY": key,
+            "TRACKING_MLFLOW_URL": urls.get("mlflow", ""),
+        }
+    if "mlflow" in ports:
+        found["mlflow"] = {"MLFLOW_HOST": LOOPBACK, "MLFLOW_PORT": str(ports["mlflow"])}
+    return found
+
+
+def traces_to(mlflow: str, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that have a service send its traces to MLflow; none where the user has named a collector."""
+    if not mlflow or any(variables.get(name) for name in _COLLECTORS):
+        return {}
+    return {
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{mlflow}/v1/traces",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "x-mlflow-experiment-id=0",
     }
 
 
@@ -140,7 +195,7 @@ def catalogue(models: StackModels, ports: Mapping[str, int]) -> dict[str, Any]:
             "models": [],
         }
         for service in start_order()
-        if service.behind_gateway
+        if service.behind_gateway and service.name in ports
     ]
     return {"default": models.default, "backends": backends, "managed": models.managed}
 

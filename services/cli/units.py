@@ -51,7 +51,13 @@ def _write_launch(home: Home, unit: ServiceUnit) -> str:
     """Write what launch.py reads; return a digest of all that must restart the service when it changes."""
     name = unit.service.name
     launch = {
-        "command": [sys.executable, "-m", "services.cli.main", *unit.service.command, *unit.arguments],
+        "command": [
+            python_of(home, unit.service),
+            "-m",
+            "services.cli.main",
+            *unit.service.command,
+            *unit.arguments,
+        ],
         "environment": {
             **passed_variables(unit.service, os.environ),
             **unit.environment,
@@ -69,6 +75,11 @@ def _write_launch(home: Home, unit: ServiceUnit) -> str:
         digest.update(path.read_bytes())
     digest.update(_code_state(home, unit.service))
     return digest.hexdigest()[:16]
+
+
+def python_of(home: Home, service: Service) -> str:
+    """Return the interpreter that runs a service."""
+    return str(home.environment(service) / "bin" / "python") if service.environment else sys.executable
 
 
 def launch_file(home: Home, name: str) -> Path:
@@ -106,7 +117,7 @@ def _code_state(home: Home, service: Service) -> bytes:
             if path.suffix in (".py", ".yaml") and "tests" not in path.parts:
                 found = path.stat()
                 parts.append(f"{path}:{found.st_size}:{found.st_mtime_ns}")
-    stamp = Path(sys.prefix) / STAMP
+    stamp = home.environment(service) / STAMP
     if stamp.is_file():
         parts.append(stamp.read_text(encoding="utf-8"))
     return "\n".join(parts).encode()

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,9 @@ from services.embeddings.backends import Backend, Vectors
 from services.embeddings.batching import Batch, Job, Waiting
 from services.embeddings.metrics import EmbeddingsMetrics
 from services.embeddings.worker import Worker
+from services.kit import tracing
 from services.kit.errors import InvalidRequest, RateLimited
+from services.kit.tracing import NOTHING, Attributes, Span
 
 _log = structlog.get_logger("embeddings")
 _FIRST_GUESS_TOKENS_PER_S = 2000.0
@@ -43,6 +46,8 @@ class _Pending:
     rows: Vectors | None = None
     queue_s: float = 0.0
     compute_s: float = 0.0
+    span: Span = NOTHING
+    """Of the request: waiting and computing are written down below it."""
 
 
 class Capacity:
@@ -133,10 +138,11 @@ class BatchQueue:
         with self.capacity.held(sum(lengths)):
             job = Job(lengths, work)
             future: asyncio.Future[Computed] = asyncio.get_running_loop().create_future()
-            self._pending[job] = _Pending(future, self.clock(), len(lengths))
+            self._pending[job] = _Pending(future, self.clock(), len(lengths), span=tracing.current())
             self.waiting.add(job)
             if self._draining is None:
-                self._draining = asyncio.create_task(self._drain())
+                # In a context of its own: what it does is no part of the request that happened to wake it.
+                self._draining = asyncio.create_task(self._drain(), context=Context())
             try:
                 return await future
             except asyncio.CancelledError:
@@ -181,13 +187,29 @@ class BatchQueue:
         except Exception as error:
             await self._after_failure(batch, error)
             return
-        seconds = self.clock() - started
+        ended = self.clock()
+        seconds = ended - started
+        self._trace(batch, started, ended)
         self._compute_seconds.observe(seconds)
         self.capacity.computed(batch.tokens, seconds)
         begin = 0
         for job, indexes in batch.parts:
             self._deliver(job, indexes, rows[begin : begin + len(indexes)], seconds)
             begin += len(indexes)
+
+    def _trace(self, batch: Batch, started: float, ended: float) -> None:
+        """Write the batch down in the trace of each request that has texts in it, with links to the others'."""
+        traced = [pending for job, _ in batch.parts if (pending := self._pending.get(job)) and pending.span.recording]
+        about: Attributes = {
+            "embeddings.batch_texts": batch.texts,
+            "embeddings.batch_tokens": batch.tokens,
+            "embeddings.batch_requests": len(batch.parts),
+        }
+        for pending in traced:
+            if pending.rows is None:
+                pending.span.record("embeddings.queue", pending.arrived, pending.arrived + pending.queue_s)
+            others = [other.span for other in traced if other is not pending]
+            pending.span.record("embeddings.compute", started, ended, about, links=others)
 
     async def _after_failure(self, batch: Batch, error: Exception) -> None:
         """Compute each request's part alone: one that can't be computed must not take its neighbours with it."""

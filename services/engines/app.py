@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from services.engines.file_routes import router as file_router
+from services.engines.prometheus_routes import router as prometheus_router
 from services.engines.routes import router
 from services.engines.runtimes import Runtime
 from services.engines.service import make_service
@@ -40,9 +41,10 @@ def create_app(settings: EnginesSettings, runtime: Runtime) -> FastAPI:
         registry=registry,
         lifespan=lifespan,
         readiness=readiness,
-        quiet_routes=frozenset({"/models", "/leases/{lease_id}"}),
+        quiet_routes=frozenset({"/models", "/leases/{lease_id}", "/prometheus/targets"}),
     )
     app.state.service = service
     app.include_router(router)
     app.include_router(file_router)
+    app.include_router(prometheus_router)
     return app

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from services.engines.admission import Need
 from services.engines.desk import OPERATOR, Desk
 from services.engines.loading.journal import Journal
 from services.engines.loading.receipts import Receipts
@@ -18,6 +19,7 @@ from services.engines.loading.starting import Engine, LoadFailedError, Starter
 from services.engines.offers import Offer
 from services.engines.residency import DoesNotFitError, Load, NotServedError, Refuse, Rest, Step, Unload
 from services.engines.runtimes import RuntimeUnreachableError
+from services.kit.tracing import NOTHING, Attributes
 
 _log = structlog.get_logger("engines")
 _LONGEST_REST_S = 5.0
@@ -138,7 +140,7 @@ class Controller(Desk):
         self.forced.discard(offer.id)
         self.changed()
         try:
-            engine = await self._starter.start(offer, model.need, offer.plan(self.machine).short_ceiling_tok_per_s)
+            engine = await self._start(offer, model.need)
         except asyncio.CancelledError:
             self.residency.unloaded(offer.id, self.clock())
             self.metrics.loads.labels(offer.id, "cancelled").inc()
@@ -155,6 +157,14 @@ class Controller(Desk):
         self.residency.leave(offer.id, OPERATOR, self.clock())
         known = await asyncio.to_thread(self.receipts.load_s, offer.id, offer.engine)
         model.load_s = known or model.load_s
+
+    async def _start(self, offer: Offer, need: Need) -> Engine:
+        """Start an engine; the span of it hangs below the latest request that wanted the model."""
+        about: Attributes = {"engines.model": offer.id, "engines.engine": offer.engine}
+        with self.asked_in.pop(offer.id, NOTHING).child("engines.load", about) as span:
+            engine = await self._starter.start(offer, need, offer.plan(self.machine).short_ceiling_tok_per_s)
+            span.set({"engines.taken_bytes": engine.taken})
+        return engine
 
     async def _unload(self, model_id: str, reason: str) -> None:
         _log.info("engine.unload", model=model_id, reason=reason)

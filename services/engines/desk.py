@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,9 @@ from services.engines.planning.machines import Machine
 from services.engines.recipes import RecipeError
 from services.engines.residency import DoesNotFitError, NotServedError, Residency
 from services.engines.residents import Lease
+from services.kit import tracing
 from services.kit.errors import ModelNotFound
+from services.kit.tracing import Span
 
 _log = structlog.get_logger("engines")
 _PROGRESS_S = 2.0
@@ -87,6 +90,8 @@ class Desk:
         self.change = asyncio.Event()
         self.clock = clock
         self.load_task: asyncio.Task[None] | None = None
+        self.asked_in: dict[str, Span] = {}
+        """The latest request for a model that is not loaded, by model: its load stands in that trace."""
         self._reserve_bytes = reserve_bytes
         self._cap_bytes = cap_bytes
         self._read_memory = read_memory
@@ -120,6 +125,14 @@ class Desk:
             NotServedError: at once, or later when the load fails.
         """
         waiter, began = f"{holder}:{secrets.token_hex(4)}", self.clock()
+        with tracing.ending(tracing.child_span("engines.lease", {"engines.model": offer.id})):
+            async with aclosing(self._lease_when_ready(offer, holder, waiter, began)) as events:
+                async for event in events:
+                    yield event
+
+    async def _lease_when_ready(
+        self, offer: Offer, holder: str, waiter: str, began: float
+    ) -> AsyncGenerator[Progress | Granted, None]:
         await self.want(offer, waiter, promise=False)
         try:
             while True:
@@ -243,6 +256,8 @@ class Desk:
         except DoesNotFitError:
             self.metrics.refusals.labels(offer.id).inc()
             raise
+        if offer.id not in self.fleet.engines:
+            self.asked_in[offer.id] = tracing.current()
         if promise:  # what it was told to wait, and then some
             eta_s = self.residency.eta_s(offer.id, now, room) or 0.0
             self.residency.want(offer.id, waiter, now, room, until=now + 1.5 * eta_s + _SLACK_S)

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from services.gateway.adapters.engines_service import HttpEnginesService
 from services.gateway.adapters.openai_compatible import OpenAICompatible, Pool
+from services.gateway.adapters.tracking_service import HttpTrackingService
 from services.gateway.backends import OWN, Backend, Backends
 from services.gateway.catalogue import Catalogue
 from services.gateway.catalogue_file import Listed, read_catalogue
@@ -28,13 +29,18 @@ from services.gateway.ollama.routes import OLLAMA_ROUTES, error_body
 from services.gateway.openapi import add_openapi
 from services.gateway.passage import METHODS, PassageRoute, passage_paths
 from services.gateway.raw_route import starlette_routes
+from services.gateway.records import Records
 from services.gateway.routes import keyed, public
+from services.gateway.sending import Sender
 from services.gateway.settings import GatewaySettings
 from services.kit.app import create_app as create_kit_app
 from services.kit.errors import NotFound
 from services.kit.metrics import new_registry
 from services.kit.middleware import DirectRoutes
 from services.kit.tracing import Tracer
+
+_QUIET = frozenset({"/status", "/", "/page/{name}", "/v1/models", "/api/tags", "/api/ps", "/api/version"})
+"""The page, and what it and chat programs ask every few seconds."""
 
 
 def create_app(settings: GatewaySettings, *, times: LeaseTimes | None = None) -> FastAPI:
@@ -64,12 +70,15 @@ def create_app(settings: GatewaySettings, *, times: LeaseTimes | None = None) ->
         app.router.routes.extend(_passage_routes(door, passages))
         direct_routes.update({(kind, route.path): route.app for route in routes for kind in route.methods or ()})
         await door.start()
+        sender = _sender(settings, door, pool)
         sampler = asyncio.create_task(_sample(live))
         try:
             yield
         finally:
             sampler.cancel()
             await door.stop()
+            if sender is not None:
+                await sender.stop()
             await pool.close()
 
     async def readiness() -> Mapping[str, str]:
@@ -85,7 +94,7 @@ def create_app(settings: GatewaySettings, *, times: LeaseTimes | None = None) ->
         registry=registry,
         lifespan=lifespan,
         readiness=readiness,
-        quiet_routes=frozenset({"/status"}),
+        quiet_routes=_QUIET,
         error_body=error_body,
         direct_routes=direct_routes,
         metrics_guard=metrics_guard,
@@ -97,6 +106,16 @@ def create_app(settings: GatewaySettings, *, times: LeaseTimes | None = None) ->
     if settings.cors_origins:
         _allow_origins(app, settings.cors_origins)
     return app
+
+
+def _sender(settings: GatewaySettings, door: Door, pool: Pool) -> Sender | None:
+    """Begin to send records, where somebody keeps them."""
+    if door.records is None:
+        return None
+    service = HttpTrackingService(pool, settings.tracking_url, settings.tracking_key)
+    sender = Sender(door.records, service, every_s=settings.record_interval_s)
+    sender.start()
+    return sender
 
 
 async def _no_path(request: Request, _error: Exception) -> NoReturn:
@@ -163,6 +182,7 @@ def _door(
         tracer=tracer,
         managed=managed,
         leases=leases,
+        records=Records(settings.record_sample, settings.record_queue, metrics) if settings.tracking_url else None,
     )
 
 

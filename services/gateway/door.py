@@ -1,28 +1,32 @@
 """What every route of the gateway needs, put together once: the composition root hands it around."""
 
 import asyncio
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from services.gateway.backends import Backends
 from services.gateway.catalogue import ENGINES, RAG, Catalogue, Target
 from services.gateway.exchange import Exchange, Live
 from services.gateway.formats import AnswerFormat, Forward
-from services.gateway.headers import request_headers
+from services.gateway.headers import HOPS, request_headers
 from services.gateway.holding import SilentPatience
-from services.gateway.identity import Keys
+from services.gateway.identity import INNER, Keys
 from services.gateway.leases import Leases
 from services.gateway.managed import ManagedModels
 from services.gateway.metrics import GatewayMetrics
+from services.gateway.records import Records
 from services.gateway.relay import Relay
 from services.gateway.settings import GatewaySettings
 from services.kit.asgi import Receive, Scope, Send
-from services.kit.errors import EngineUnreachable, ModelNotFound, NotFound, UnsupportedParameter
+from services.kit.errors import AppError, EngineUnreachable, ModelNotFound, NotFound, UnsupportedParameter
 from services.kit.middleware import LOG_FIELDS, REQUEST_ID
 from services.kit.on_behalf import HEADER as ON_BEHALF_OF
 from services.kit.on_behalf import sign
 from services.kit.tracing import Tracer
 
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _WORTH_TELLING_S = 0.001
 _ASKED_BY = {
     "chat": "chat",
@@ -40,7 +44,12 @@ class Call:
     receive: Receive
     send: Send
     client: str
-    body: bytes
+    body: bytes = b""
+    model: str = ""
+    """The name that it was sent with."""
+    fields: dict[str, Any] = field(default_factory=dict)
+    relayed: bool = False
+    """Somebody is, or was, to answer it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,8 @@ class Door:
     managed: ManagedModels | None
     """None where there is no engines service."""
     leases: Leases | None
+    records: Records | None = None
+    """None where nobody keeps them."""
 
     async def start(self) -> None:
         """Begin discovery; wait for the first answers, but not longer than a second."""
@@ -188,6 +199,8 @@ class Door:
         exchange = Exchange(
             call.scope[REQUEST_ID].decode(), call.client, target, forward.operation, forward.stream, forward.fields
         )
+        call.relayed = True
+        self._prepare_record(exchange, call.scope, headers)
         if target.backend in self.backends.shared_keys:
             headers.update(self.vouch(target.backend, call.client))
             exchange.billed = RAG not in target.facts.capabilities
@@ -205,6 +218,33 @@ class Door:
             await relay.run(call.receive, forward, headers)
         finally:
             call.scope[LOG_FIELDS].update(_figures(exchange))
+            if self.records is not None:
+                self.records.settled(exchange)
+
+    def _prepare_record(self, exchange: Exchange, scope: Scope, headers: Mapping[str, str]) -> None:
+        """Note what a record says of the way of a request, and whether its text is wanted."""
+        if self.records is None:
+            return
+        found = _TRACEPARENT.match(headers.get("traceparent", ""))
+        if found is not None:
+            exchange.trace_id = found[1]
+        if scope.get(INNER):  # a number that anybody may send counts for nothing
+            exchange.hops = int(headers[HOPS]) - 1
+        if self.records.samples(exchange.trace_id or exchange.request_id):
+            exchange.sampled = exchange.keeps_answer = True
+
+    def note_refusal(self, call: Call, operation: str, error: AppError) -> None:
+        """Have a record of a request that was refused before anybody was asked; of others there is one already."""
+        if self.records is not None and not call.relayed:
+            self.records.refused(
+                request_id=call.scope[REQUEST_ID].decode(),
+                key=call.client,
+                model=call.model,
+                operation=operation,
+                fields=call.fields,
+                status=error.status,
+                error=error.code,
+            )
 
     def _unable(self, target: Target, operation: str) -> UnsupportedParameter:
         able = self.catalogue.offering(operation)

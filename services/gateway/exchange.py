@@ -13,6 +13,7 @@ Outcome = Literal["ok", "cancelled", "failed"]
 UsageSource = Literal["engine", "tokenizer", "estimate"]
 
 _MAX_TEXT_PIECES = 200_000
+_MAX_ANSWER = 32_768
 
 
 @dataclass(slots=True, eq=False)
@@ -36,7 +37,11 @@ class Exchange:
     usage_source: UsageSource = "engine"
     timings: Timings | None = None
     finish_reason: str | None = None
+    tool_calls: int = 0
+    """How many the answer asks for."""
     outcome: Outcome = "ok"
+    status: int = 499
+    """What the client was told; 499 where it had left before (nginx's number for it)."""
     error_code: str | None = None
     engine: str = ""
     """What serves it, once that is known: llamacpp, vllm, openai for any other server."""
@@ -48,6 +53,15 @@ class Exchange:
     """It is waiting for its model to be loaded."""
     held_s: float = 0.0
     """How long it has waited for that."""
+    hops: int = 0
+    """How many of the stack's own services it has come through."""
+    trace_id: str = ""
+    sampled: bool = False
+    """Its text is told to the tracking service."""
+    keeps_answer: bool = False
+    """What the client reads is kept, for a record or a trace."""
+    _answer: list[str] = field(default_factory=list)
+    _answer_room: int = _MAX_ANSWER
 
     @property
     def model(self) -> str:
@@ -70,6 +84,17 @@ class Exchange:
         """Remember a generated piece, up to a bound above which the count is an estimate anyway."""
         if len(self.text) < _MAX_TEXT_PIECES:
             self.text.append(piece)
+
+    def keep_answer(self, piece: str) -> None:
+        """Remember a piece of what the client reads, up to the length that records and traces have room for."""
+        if self._answer_room > 0:
+            self._answer.append(piece)
+            self._answer_room -= len(piece)
+
+    @property
+    def answer_text(self) -> str:
+        """What the client has read, where it is kept; cut."""
+        return "".join(self._answer)[:_MAX_ANSWER]
 
 
 @dataclass(slots=True)

@@ -81,16 +81,16 @@ class _OpenAIRoute(RawRoute):
         | Parsed[CompletionRequest]
         | Parsed[EmbeddingRequest]
         | Parsed[RerankRequest],
-        operation: str,
         *,
         stream: bool = False,
         options: StreamOptions | None = None,
     ) -> None:
         """Send the request on, for the model's own name and with usage asked for in streams."""
+        call.model, call.fields = request.known.model, request.fields
         target = await self.door.resolve(request.known.model)
         usage_asked = options is not None and bool(options.include_usage)
         encoded = partial(request.encoded, ask_usage=stream and not usage_asked)
-        forward = Forward(self.upstream_path or self.path, encoded, operation, stream, request.fields)
+        forward = Forward(self.upstream_path or self.path, encoded, self.operation, stream, request.fields)
         await self.door.relay(call, target, forward, OpenAIFormat(usage_asked=usage_asked))
 
 
@@ -98,44 +98,48 @@ class ChatCompletions(_OpenAIRoute):
     """POST /v1/chat/completions: continue a conversation"""
 
     path = "/v1/chat/completions"
+    operation = "chat"
 
     async def answer(self, call: Call) -> None:
         request = chat_reader.read(call.body)
         known = request.known
         check_chat(known)
-        await self.relay(call, request, "chat", stream=bool(known.stream), options=known.stream_options)
+        await self.relay(call, request, stream=bool(known.stream), options=known.stream_options)
 
 
 class Completions(_OpenAIRoute):
     """POST /v1/completions: continue a text"""
 
     path = "/v1/completions"
+    operation = "text_completion"
 
     async def answer(self, call: Call) -> None:
         request = completion_reader.read(call.body)
         known = request.known
         check_text_or_tokens("prompt", known.prompt)
-        await self.relay(call, request, "text_completion", stream=bool(known.stream), options=known.stream_options)
+        await self.relay(call, request, stream=bool(known.stream), options=known.stream_options)
 
 
 class Embeddings(_OpenAIRoute):
     """POST /v1/embeddings: vectors of texts"""
 
     path = "/v1/embeddings"
+    operation = "embeddings"
 
     async def answer(self, call: Call) -> None:
         request = embedding_reader.read(call.body)
         check_text_or_tokens("input", request.known.input)
-        await self.relay(call, request, "embeddings")
+        await self.relay(call, request)
 
 
 class Rerank(_OpenAIRoute):
     """POST /v1/rerank: documents in the order of how well they answer a query"""
 
     path = "/v1/rerank"
+    operation = "rerank"
 
     async def answer(self, call: Call) -> None:
-        await self.relay(call, rerank_reader.read(call.body), "rerank")
+        await self.relay(call, rerank_reader.read(call.body))
 
 
 class RerankV2(Rerank):

@@ -10,6 +10,7 @@ from services.kit.middleware import REQUEST_ID
 from services.kit.tracing import Tracer
 
 MAX_HOPS = 4
+HOPS = "X-Sparkstack-Hops"
 _HOPS = b"x-sparkstack-hops"
 
 _HOP_BY_HOP = frozenset(
@@ -62,7 +63,7 @@ def request_headers(scope: Scope, tracer: Tracer | None) -> dict[str, str]:
             f"this request went through the gateway {hops} times, the limit is {MAX_HOPS}: a backend or a model "
             "leads back to the gateway"
         )
-    headers["X-Sparkstack-Hops"] = str(hops + 1)
+    headers[HOPS] = str(hops + 1)
     if tracer is not None:
         headers.update(tracer.outgoing_headers())
     return headers

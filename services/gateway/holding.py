@@ -9,6 +9,7 @@ from services.gateway.demands import Patience
 from services.gateway.exchange import Exchange
 from services.gateway.leases import Lease, Leases
 from services.gateway.metrics import GatewayMetrics
+from services.kit import tracing
 from services.kit.errors import AppError, EngineUnreachable, ModelLoading
 
 _QUIETLY_S = 0.2
@@ -113,7 +114,8 @@ class LeaseHolder:
         outcome = "left"
         exchange.held = True
         try:
-            lease = await self._leases.wait(exchange.target.upstream_id, patience)
+            with tracing.child_span("gateway.lease", {"gateway.model": exchange.model}):
+                lease = await self._leases.wait(exchange.target.upstream_id, patience)
             outcome = "granted"
             return lease
         except AppError as error:

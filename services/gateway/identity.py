@@ -13,6 +13,8 @@ from services.kit.on_behalf import verify
 LOOPBACK_CLIENT = "loopback"
 INTERNAL_CLIENT = "internal"
 """One of the stack's own services that does not say whom it works for."""
+INNER = "sparkstack.inner"
+"""Scope key, set where one of the stack's own services calls: what it says of the call is true."""
 _HOW = "send `Authorization: Bearer <key>`; `sparkstack key` prints it"
 
 
@@ -54,6 +56,7 @@ class Keys:
             if name is not None:
                 return name
             if digest == self._internal_digest:
+                scope[INNER] = True
                 return self._behalf(scope)
             if self._names:
                 raise InvalidApiKey(f"the key {_masked(given)} is not known here; {_HOW}")

@@ -15,6 +15,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass, field
 
 import structlog
@@ -186,7 +187,8 @@ class Leases:
         api = self._connect(f"{model} on {grant.engine}", grant.url, key)
         lease = Lease(lease_id, model, grant.engine, grant.upstream_id, grant.url, key, api)
         self._current[model] = lease
-        task = self._keepers[lease] = asyncio.create_task(self._keep(lease))
+        # Of no request's trace: it lives longer than the request that has brought it about.
+        task = self._keepers[lease] = asyncio.create_task(self._keep(lease), context=Context())
         task.add_done_callback(lambda _: self._keepers.pop(lease, None))
 
     def _serve_without(self, model: str) -> bool:

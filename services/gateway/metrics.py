@@ -128,6 +128,22 @@ class GatewayMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.records_sent = Counter(
+            "gateway_records_sent", "Records of requests that the tracking service has taken.", registry=registry
+        )
+        self.records_dropped = Counter(
+            "gateway_records_dropped",
+            "Records of requests that were dropped: too many waited, or the gateway ended.",
+            registry=registry,
+        )
+        self.record_texts_dropped = Counter(
+            "gateway_record_texts_dropped",
+            "Sampled requests whose record went without its text, because too much text waited.",
+            registry=registry,
+        )
+        self.records_waiting = Gauge(
+            "gateway_records_waiting", "Records of requests that wait to be sent.", registry=registry
+        )
         self._models: dict[str, _ModelMetrics] = {}
 
     def lease(self, event: str) -> None:

@@ -6,6 +6,7 @@ from starlette.routing import Route
 
 from services.gateway.door import Call, Door
 from services.kit.asgi import Receive, Scope, Send, read_body
+from services.kit.errors import AppError
 from services.kit.middleware import ROUTE
 
 BODY_LIMIT = "GATEWAY_MAX_BODY_MB"
@@ -16,6 +17,8 @@ class RawRoute:
 
     path: str
     method = "POST"
+    operation = ""
+    """What models are asked for, of routes whose requests are told to the tracking service."""
 
     def __init__(self, door: Door) -> None:
         self.door = door
@@ -23,11 +26,15 @@ class RawRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Errors are raised and become the envelope in `kit.middleware`."""
         scope[ROUTE] = self.path
-        client = self.door.keys.identify(scope)
-        body = b""
-        if self.method != "GET":
-            body = await read_body(scope, receive, self.door.settings.max_body_bytes, BODY_LIMIT)
-        await self.answer(Call(scope, receive, send, client, body))
+        call = Call(scope, receive, send, self.door.keys.identify(scope))
+        try:
+            if self.method != "GET":
+                call.body = await read_body(scope, receive, self.door.settings.max_body_bytes, BODY_LIMIT)
+            await self.answer(call)
+        except AppError as error:
+            if self.operation:
+                self.door.note_refusal(call, self.operation, error)
+            raise
 
     async def answer(self, call: Call) -> None:
         """Answer an identified caller.

@@ -32,6 +32,7 @@ class AnswerReader:
         self._splitter = EventSplitter()
         self._finished = False
         self._normaliser = normaliser_for(exchange.engine, exchange)
+        self._noting = exchange.keeps_answer or "tools" in exchange.fields
 
     def request(self, body: bytes) -> bytes:
         """Return the body as this engine can be asked.
@@ -64,7 +65,11 @@ class AnswerReader:
             if answer.usage is None:
                 exchange.keep_text(_text_of(choice))
             exchange.finish_reason = choice.finish_reason or exchange.finish_reason
-        return body if self._normaliser is None else self._normaliser.plain(body, answer)
+        if self._normaliser is not None:
+            body = self._normaliser.plain(body, answer)
+        if self._noting and (said := read_answer(body)) is not None:
+            self._note(said)
+        return body
 
     def feed(self, chunk: bytes, now: float) -> tuple[bytes, AppError | None]:
         """Return what the client gets for the next bytes of a stream, and the failure behind it, if any.
@@ -112,6 +117,8 @@ class AnswerReader:
                 self._choice(choice, now)
             if self._normaliser is not None:
                 event, answer = self._normaliser.event(event, answer)
+            if self._noting and answer is not None:
+                self._note(answer)
         return self._format.event(event, answer)
 
     def _answer(self, event: bytes, data: bytes) -> Answer | None:
@@ -145,6 +152,18 @@ class AnswerReader:
         exchange.keep_text(text)
         if exchange.billed:
             self._live.streamed_tokens += 1
+
+    def _note(self, said: Answer) -> None:
+        """Note what the client reads, as every engine would have written it: the first answer, and all tool calls."""
+        exchange = self._exchange
+        for choice in said.choices:
+            part = choice.delta or choice.message
+            if part is not None and part.tool_calls:
+                # The name comes with the first piece of a call, and not again.
+                exchange.tool_calls += sum(1 for call in part.tool_calls if call.function and call.function.name)
+            text = choice.text if part is None else part.content
+            if text and exchange.keeps_answer and not choice.index:
+                exchange.keep_answer(text)
 
 
 def _error_of(answer: Answer | None) -> bytes | None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import aiohttp
 
 from services.gateway.adapters.openai_compatible import OpenAICompatible
+from services.gateway.asking import Asking
 from services.gateway.backends import OWN, Backends
 from services.gateway.control import Progress
 from services.gateway.demands import Patience
@@ -31,6 +32,7 @@ from services.kit.errors import (
     EngineInvalidResponse,
     EngineTimeout,
     EngineUnreachable,
+    Internal,
     ModelLoading,
     waiting_headers,
 )
@@ -59,6 +61,7 @@ class Relay:
         self._send = send
         self._settings = settings
         self._backends = backends
+        self._asking = Asking(exchange)
         self._holder = LeaseHolder(exchange, leases, metrics) if exchange.target.managed and leases else None
         self._live = live
         self._metrics = metrics
@@ -102,6 +105,9 @@ class Relay:
             await self._interrupted()
         except AppError as error:
             await self._fail(error)
+        except Exception:
+            self._note_failure(Internal.code, Internal.status)
+            raise
         finally:
             self._ended = True
             watcher.cancel()
@@ -110,6 +116,7 @@ class Relay:
             try:
                 await self._settle()
             finally:
+                self._asking.end()
                 if self._holder is not None:
                     self._holder.give_back(forward.keep_alive_s)
 
@@ -131,6 +138,7 @@ class Relay:
                 raise
             self._disarm()
             self._close_upstream()
+            self._asking.lost(error)
             self._response = self._api = None
             lease = await holder.replace(error.message, self._patience)
             await self._relay(lease.name, lease.api, forward, headers)
@@ -156,6 +164,7 @@ class Relay:
         self._asked_at = time.monotonic()
         bound = settings.first_token_timeout_s if exchange.stream else settings.plain_head_timeout_s
         body = self._reader.request(forward.encoded(exchange.upstream_id))
+        headers = self._asking.begin(api.url, headers)
         response = self._response = await api.open(forward.path, body, headers, bound)
         if response.status != 200:
             raise await self._refusal(response)
@@ -190,6 +199,7 @@ class Relay:
         body = self._reader.read_plain(body, response.content_type)
         self._head_sent = self._answered = self._sending = True
         self._ended = True
+        self._exchange.status = 200
         headers = [(b"content-type", b"application/json"), *response_headers(response.raw_headers)]
         await send_response(self._send, 200, headers, self._format.plain(body, self._exchange))
 
@@ -221,6 +231,7 @@ class Relay:
 
     async def _send_head(self, more: Headers) -> None:
         self._head_sent = True
+        self._exchange.status = 200
         headers = [
             (b"content-type", self._format.content_type),
             (b"cache-control", b"no-cache"),
@@ -317,8 +328,7 @@ class Relay:
 
     async def _fail(self, error: AppError) -> None:
         self._close_upstream()
-        self._exchange.outcome = "failed"
-        self._exchange.error_code = error.code
+        self._note_failure(error.code, error.status)
         if self._holder is None:
             if isinstance(error, EngineUnreachable) or error.status == 404:  # its list of models may be another now
                 self._backends.changed(self._exchange.target.backend)
@@ -327,6 +337,11 @@ class Relay:
         if not self._head_sent:
             raise error
         await self._send_last(self._format.error(error))
+
+    def _note_failure(self, code: str, status: int) -> None:
+        self._exchange.outcome, self._exchange.error_code = "failed", code
+        if not self._head_sent:
+            self._exchange.status = status
 
     def _lost(self) -> EngineUnreachable:
         return EngineUnreachable(

@@ -52,6 +52,15 @@ class GatewaySettings(ServiceSettings):
     )
     engines_url: str = Field("", description="address of the engines service, which loads models on demand")
     engines_key: str = Field("", description="key that the engines service wants")
+    tracking_url: str = Field("", description="address of the tracking service (empty: no records of requests)")
+    tracking_key: str = Field("", description="key that the tracking service wants")
+    record_sample: float = Field(
+        0.1, ge=0, le=1, description="share of requests whose text the tracking service is told, 0 to 1"
+    )
+    record_queue: int = Field(
+        10_000, ge=1, description="records that may wait for the tracking service; more are dropped, and counted"
+    )
+    record_interval_s: float = Field(1, gt=0, description="how often the waiting records are sent")
     load_wait_s: float = Field(
         60,
         ge=0,
@@ -114,6 +123,11 @@ class GatewaySettings(ServiceSettings):
     @classmethod
     def _engines_url(cls, value: str) -> str:
         return backend_url("engines", value) if value else ""
+
+    @field_validator("tracking_url")
+    @classmethod
+    def _tracking_url(cls, value: str) -> str:
+        return backend_url("tracking", value) if value else ""
 
     @model_validator(mode="after")
     def _one_engines(self) -> "GatewaySettings":

@@ -1,5 +1,6 @@
 """The app factory: what every service has before it has anything of its own."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -52,7 +53,7 @@ def create_app(
         async with lifespan(app):
             yield
         if tracer is not None:
-            tracer.shutdown()
+            await asyncio.to_thread(tracer.shutdown)
 
     # FastAPI's own spans and metrics would be second ones beside those of kit.middleware.
     app = FastAPI(

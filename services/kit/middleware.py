@@ -8,7 +8,6 @@ import re
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import structlog
@@ -16,8 +15,7 @@ import structlog
 from services.kit.asgi import ClientLeft, Receive, Scope, Send, header, send_response
 from services.kit.errors import AppError, Internal
 from services.kit.metrics import HttpMetrics
-from services.kit.tracing import HEADERS as TRACE_HEADERS
-from services.kit.tracing import Span, Tracer
+from services.kit.tracing import NOTHING, Span, Tracer
 
 _log = structlog.get_logger("request")
 _SANE_ID = re.compile(rb"[A-Za-z0-9._\-]{1,128}\Z")
@@ -65,6 +63,7 @@ class Telemetry:
         self._metrics = metrics
         self._tracer = tracer
         self._quiet = QUIET_ROUTES | quiet_routes
+        self._quiet_paths = re.compile("|".join(sorted(map(_path_pattern, self._quiet))))
         self._error_body = error_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,19 +99,17 @@ class Telemetry:
                 # 499: nothing was sent because nobody was there any more (nginx's number for it).
                 self._finish(scope, status or 499, time.perf_counter() - started, fields, span)
 
-    def _span(self, scope: Scope) -> Any:
-        if self._tracer is None or scope["path"] in self._quiet:
-            return nullcontext()
-        carrier = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in TRACE_HEADERS}
-        return self._tracer.server_span(f"{scope['method']} {scope['path']}", carrier)
+    def _span(self, scope: Scope) -> Span:
+        if self._tracer is None:
+            return NOTHING
+        if self._quiet_paths.fullmatch(scope["path"]):
+            return self._tracer.no_span()
+        return self._tracer.server_span(f"{scope['method']} {scope['path']}", scope["headers"])
 
-    def _finish(self, scope: Scope, status: int, seconds: float, fields: dict[str, Any], span: Span | None) -> None:
+    def _finish(self, scope: Scope, status: int, seconds: float, fields: dict[str, Any], span: Span) -> None:
         route = _route(scope)
-        if span is not None:
-            span.set_attribute("http.route", route)
-            span.set_attribute("http.response.status_code", status)
-            for key, value in fields.items():
-                span.set_attribute(f"sparkstack.{key}", value)
+        if span.recording:
+            _describe(span, scope, route, status, fields)
         self._metrics.observe(scope["method"], route, status, seconds)
         if route in self._quiet and status < 400:
             return
@@ -125,6 +122,34 @@ class Telemetry:
             request_id=scope[REQUEST_ID].decode(),
             **fields,
         )
+
+
+def _path_pattern(route: str) -> str:
+    """Return what matches the paths of a route's template."""
+    return "".join("[^/]+" if part.startswith("{") else re.escape(part) for part in re.split(r"(\{[^}]*\})", route))
+
+
+def _describe(span: Span, scope: Scope, route: str, status: int, fields: dict[str, Any]) -> None:
+    """Say on the span what the log line says, by OpenTelemetry's names where it has some.
+
+    Source: https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server-span
+    """
+    span.rename(f"{scope['method']} {route}")
+    span.set(
+        {
+            "http.request.method": scope["method"],
+            "http.route": route,
+            "http.response.status_code": status,
+            "url.path": scope["path"],
+            "sparkstack.request_id": scope[REQUEST_ID].decode(),
+            **{f"sparkstack.{key}": value for key, value in fields.items()},
+        }
+    )
+    failed = fields.get("error")
+    if status >= 500 or (failed is not None and status < 400):  # the latter: in the middle of a stream
+        span.record_error(str(failed or status))
+    elif failed is not None:  # the client's mistake is no failure of this service
+        span.set({"error.type": str(failed)})
 
 
 def _request_id(scope: Scope) -> bytes:

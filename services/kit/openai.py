@@ -147,6 +147,7 @@ class Choice(Struct):
 
     delta: Delta | None = None
     message: Delta | None = None
+    index: int | None = None
     text: str | None = None
     finish_reason: str | None = None
     logprobs: Any = None

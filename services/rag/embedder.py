@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from services.kit import genai, tracing
 from services.kit.errors import InvalidRequest
 from services.rag.errors import EmbeddingsUnavailable
 from services.rag.ports import Caller, EmbeddingModel
@@ -27,8 +28,13 @@ class _Embedding(msgspec.Struct):
     embedding: str | list[float]
 
 
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+
+
 class _Embeddings(msgspec.Struct):
     data: list[_Embedding]
+    usage: _Usage | None = None
 
 
 class _Model(msgspec.Struct):
@@ -97,8 +103,12 @@ class HttpEmbedder:
         # its words, all the same.
         asked = {"model": model.id, "input": list(texts), "encoding_format": "base64", "truncate": True}
         body = msgspec.json.encode(asked)
-        answer = await self._patiently("/v1/embeddings", body, caller.headers if caller else {})
-        rows = sorted(msgspec.json.decode(answer, type=_Embeddings).data, key=lambda row: row.index)
+        about = {**genai.request("embeddings", model.id), genai.ROLE: "EMBEDDING", "rag.texts": len(texts)}
+        with tracing.client_span(genai.name_of("embeddings", model.id), about) as span:
+            answer = await self._patiently("/v1/embeddings", body, caller.headers if caller else {})
+            read = msgspec.json.decode(answer, type=_Embeddings)
+            span.set({genai.DIMENSIONS: model.dimensions, **genai.usage(read.usage.prompt_tokens if read.usage else 0)})
+        rows = sorted(read.data, key=lambda row: row.index)
         vectors = np.stack([_vector(row.embedding) for row in rows])
         if vectors.shape != (len(texts), model.dimensions):
             raise EmbeddingsUnavailable(
@@ -166,7 +176,9 @@ class HttpEmbedder:
 
     async def _once(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
         assert self._client is not None, "open() comes first"
-        about = {**headers, "content-type": "application/json"} if body else dict(headers)
+        about = {**headers, **tracing.outgoing_headers()}
+        if body:
+            about["content-type"] = "application/json"
         async with self._client.request(method, self._url + path, data=body or None, headers=about) as response:
             answer = await response.read()
             if response.status >= 400:

@@ -3,7 +3,8 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -11,8 +12,10 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
+from services.kit import genai, tracing
 from services.kit.errors import AppError, EngineInvalidResponse, EngineUnreachable
 from services.kit.sse import EventSplitter, EventTooLarge, event_data
+from services.kit.tracing import Span
 from services.rag.errors import ModelRefused
 from services.rag.ports import Caller, Generated
 
@@ -79,8 +82,12 @@ class HttpGenerator:
             AppError: the gateway's own, as it came.
         """
         body = self._body(messages, max_tokens, options)
+        with self._span(options, max_tokens) as span:
+            return await self._whole(body, caller, span)
+
+    async def _whole(self, body: bytes, caller: Caller, span: Span) -> Generated:
         try:
-            async with self._post(body, caller) as response:
+            async with self._post(body, caller, span) as response:
                 document = await response.read()
                 if response.status != 200:
                     raise _refusal(response.status, document, response.headers.get("Retry-After"))
@@ -108,9 +115,16 @@ class HttpGenerator:
         """
         streamed = {"stream": True, "stream_options": {"include_usage": True}}
         body = self._body(messages, max_tokens, {**options, **streamed})
+        # Never the current span: whoever reads this generator runs between its pieces.
+        with tracing.ending(self._span({**options, **streamed}, max_tokens)) as span:
+            async with aclosing(self._events(body, caller, span)) as events:
+                async for event in events:
+                    yield event
+
+    async def _events(self, body: bytes, caller: Caller, span: Span) -> AsyncGenerator[dict[str, Any], None]:
         splitter = EventSplitter()
         try:
-            async with self._post(body, caller) as response:
+            async with self._post(body, caller, span) as response:
                 try:
                     if response.status != 200:
                         error = await response.read()
@@ -165,7 +179,9 @@ class HttpGenerator:
         try:
             async with (
                 asyncio.timeout(_FACTS_S),
-                self._open_session().get(self._url + path, headers={**self._headers, **caller.headers}) as response,
+                self._open_session().get(
+                    self._url + path, headers={**self._headers, **caller.headers, **tracing.outgoing_headers()}
+                ) as response,
             ):
                 return msgspec.json.decode(await response.read()) if response.status == 200 else None
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError):
@@ -175,8 +191,13 @@ class HttpGenerator:
         given = {"model": self.model, **{name: value for name, value in options.items() if value is not None}}
         return msgspec.json.encode({**given, "messages": list(messages), "max_tokens": max_tokens})
 
-    def _post(self, body: bytes, caller: Caller) -> Any:
-        headers = {"Content-Type": "application/json", **caller.headers, **self._headers}
+    def _span(self, options: Mapping[str, Any], max_tokens: int) -> Span:
+        model = str(options.get("model") or self.model)
+        about = genai.request("chat", model, {**options, "max_tokens": max_tokens})
+        return tracing.client_span(genai.name_of("chat", model), about)
+
+    def _post(self, body: bytes, caller: Caller, span: Span) -> Any:
+        headers = {"Content-Type": "application/json", **caller.headers, **span.headers(), **self._headers}
         return self._open_session().post(f"{self._url}/v1/chat/completions", data=body, headers=headers)
 
     def _open_session(self) -> aiohttp.ClientSession:

@@ -7,7 +7,9 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from services.kit import genai, tracing
 from services.kit.errors import EngineInvalidResponse
+from services.kit.tracing import Value
 from services.rag.errors import EmbeddingsUnavailable
 from services.rag.ports import Caller
 
@@ -49,7 +51,9 @@ class HttpReranker:
         body = msgspec.json.encode(
             {"model": model, "query": query, "documents": list(documents), "return_documents": False}
         )
-        answer = await self._ask("POST", "/v1/rerank", body, caller)
+        about: dict[str, Value] = {genai.REQUEST_MODEL: model, genai.ROLE: "RERANKER", "rag.documents": len(documents)}
+        with tracing.client_span(f"rerank {model}", about):
+            answer = await self._ask("POST", "/v1/rerank", body, caller)
         try:
             scores: list[float | None] = [None] * len(documents)
             for result in answer["results"]:
@@ -74,7 +78,8 @@ class HttpReranker:
         return self._model
 
     async def _ask(self, method: str, path: str, body: bytes | None, caller: Caller | None) -> dict[str, Any]:
-        headers = {"Content-Type": "application/json", **(caller.headers if caller else {}), **self._headers}
+        given = {**(caller.headers if caller else {}), **tracing.outgoing_headers()}
+        headers = {"Content-Type": "application/json", **given, **self._headers}
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S))
         try:

@@ -8,6 +8,7 @@ from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
 
+from services.kit.tracing import Tracer
 from services.rag.answering.planning import AnsweringModel
 from services.rag.answering.service import Answering, make_answering
 from services.rag.ingesting.content import ContentStore
@@ -21,9 +22,9 @@ from services.rag.ingesting.writing import ChunkWriter
 from services.rag.metrics import RagMetrics
 from services.rag.ports import Embedder, EmbeddingModel, Reranker
 from services.rag.registry import Registry
-from services.rag.retrieving.trace import Spans
 from services.rag.settings import RagSettings
 from services.rag.vectors import SparseVector, VectorStore
+from services.rag.vectors.traced import TracedStore
 
 _PROBE_S = 3.0
 
@@ -62,9 +63,9 @@ class Parts:
 class Service:
     """Everything that routes use."""
 
-    def __init__(self, settings: RagSettings, parts: Parts, metrics: RagMetrics, spans: Spans | None = None) -> None:
+    def __init__(self, settings: RagSettings, parts: Parts, metrics: RagMetrics, tracer: Tracer | None = None) -> None:
         self.settings = settings
-        self.store = parts.store
+        self.store = store = TracedStore(parts.store)
         self.embedder = parts.embedder
         self.database = Database(settings.folder / "registry.sqlite3")
         self.registry = Registry(self.database)
@@ -73,11 +74,11 @@ class Service:
         self.pipeline = Pipeline(
             database=self.database,
             content=self.content,
-            store=parts.store,
+            store=store,
             readers=parts.readers,
             embed=parts.embedder.embed,
             writer=ChunkWriter(
-                store=parts.store,
+                store=store,
                 embedder=parts.embedder,
                 sparse=parts.encoder.document,
                 metrics=metrics,
@@ -86,6 +87,7 @@ class Service:
             metrics=metrics,
             patience=patience,
             batch=settings.ingest_batch,
+            tracer=tracer,
         )
         self.desk = Desk(self.database, self.content, self.pipeline)
         self.files = Files(self.database, self.content, self.desk)
@@ -93,19 +95,18 @@ class Service:
             registry=self.registry,
             database=self.database,
             content=self.content,
-            store=parts.store,
+            store=store,
             pipeline=self.pipeline,
         )
         self.answering: Answering = make_answering(
             settings,
             self.registry,
-            parts.store,
+            store,
             parts.embedder,
             parts.reranker,
             parts.generator,
             terms=parts.encoder,
             metrics=metrics,
-            spans=spans,
         )
         self._parts = parts
         self._embeddings = "not asked yet"

@@ -47,6 +47,7 @@ class Stack:
             **{service.port_variable: str(free_port()) for service in SERVICES},
             "LLAMACPP_PORT": str(free_port()),
             "SPARKSTACK_UP_TIMEOUT_S": "90",
+            "WITHOUT": "mlflow tracking",
             **self.environment,
         }
 

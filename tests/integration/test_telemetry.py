@@ -186,13 +186,14 @@ async def test_one_request_is_one_server_span_under_the_callers(fake_engine, col
     async with gateway_process(fake_engine.url, env=env) as front:
         async with httpx.AsyncClient(base_url=front.url, trust_env=False, verify=False) as client:
             await client.post(CHAT, json=chat_body(messages=messages, stream=True), headers=headers)
-            await client.get("/livez")
-            await client.get("/v1/models")
-        await eventually(lambda: len(collector.spans) >= 2)
-        front.terminate()
+            for polled in ("/livez", "/v1/models", "/"):
+                await client.get(polled)
+            await client.get(f"/v1/models/{MODEL}")
+        await eventually(lambda: len(collector.spans) >= 3)
+        front.terminate()  # which sends what else there is
         await front.child.wait()
     by_name = {span.name: (service, span) for service, span in collector.spans}
-    assert len(collector.spans) == 2, [span.name for _, span in collector.spans]
+    assert len(collector.spans) == 3, [span.name for _, span in collector.spans]
     service, span = by_name[f"POST {CHAT}"]
     attributes = {a.key: a.value.string_value or a.value.int_value for a in span.attributes}
     assert service == "gateway"
@@ -204,9 +205,12 @@ async def test_one_request_is_one_server_span_under_the_callers(fake_engine, col
     assert attributes["sparkstack.model"] == MODEL
     assert attributes["sparkstack.completion_tokens"] == 24
     assert PROMPT not in str(collector.spans)
+    _, asking = by_name[f"chat {MODEL}"]
+    assert asking.kind == span.SPAN_KIND_CLIENT
+    assert asking.parent_span_id == span.span_id
     seen = fake_engine.requests(CHAT)[-1]["headers"]["traceparent"]
-    assert seen == f"00-{TRACE_ID}-{span.span_id.hex()}-01", "the engine's span is a child of ours"
-    assert by_name["GET /v1/models"][1].parent_span_id == b""
+    assert seen == f"00-{TRACE_ID}-{asking.span_id.hex()}-01", "the engine's span is a child of ours"
+    assert by_name["GET /v1/models/{model:path}"][1].parent_span_id == b""
 
 
 async def test_a_dead_collector_harms_nobody(fake_engine):

@@ -81,6 +81,7 @@ class Call:
     path: str
     query: dict[str, str]
     body: Any
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
     at_s: float = field(default_factory=time.monotonic)
 
 
@@ -250,7 +251,9 @@ class FakeEnginesService:
     @web.middleware
     async def _observe(self, request: web.Request, handler: Any) -> web.StreamResponse:
         text = await request.text()
-        self.log.append(Call(request.method, request.path, dict(request.query), json.loads(text) if text else None))
+        body = json.loads(text) if text else None
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        self.log.append(Call(request.method, request.path, dict(request.query), body, headers))
         if self.silent:
             await asyncio.Event().wait()
         if request.headers.get("Authorization") != f"Bearer {self.key}":

@@ -11,6 +11,7 @@ import msgspec
 from services.gateway.adapters.openai_compatible import Pool
 from services.gateway.control import Grant, ManagedList, Progress, Renewal
 from services.gateway.errors import from_envelope
+from services.kit import tracing
 from services.kit.errors import AppError, EngineInvalidResponse, EngineUnreachable
 from services.kit.sse import EventSplitter, EventTooLarge, event_data, event_name
 
@@ -110,10 +111,11 @@ class HttpEnginesService:
         timeout = aiohttp.ClientTimeout(
             total=timeout_s if total else None, sock_connect=_CALL_S, sock_read=None if total else timeout_s
         )
+        headers = {**self._headers, **tracing.outgoing_headers()}
         response = None
         try:
             response = await self._session.request(
-                method, self.url + path, data=body, headers=self._headers, timeout=timeout, allow_redirects=False
+                method, self.url + path, data=body, headers=headers, timeout=timeout, allow_redirects=False
             )
             if response.status >= 300:
                 said = await response.read()

@@ -130,7 +130,7 @@ class OpenAICompatible:
     async def _post(
         self, session: aiohttp.ClientSession, url: URL, body: bytes, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
-        return await session.post(url, data=_in_pieces(body), headers=headers, allow_redirects=False)
+        return await session.post(url, data=in_pieces(body), headers=headers, allow_redirects=False)
 
     async def models(self, timeout_s: float) -> list[dict[str, Any]]:
         """Return the items of the server's `/v1/models`.
@@ -184,7 +184,7 @@ class OpenAICompatible:
         try:
             async with (
                 asyncio.timeout(_TOKENIZE_S),
-                self._pool.fresh.post(self._url(path), data=_in_pieces(body), headers=headers) as response,
+                self._pool.fresh.post(self._url(path), data=in_pieces(body), headers=headers) as response,
             ):
                 return msgspec.json.decode(await response.read()) if response.status == 200 else None
         except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError):
@@ -197,7 +197,7 @@ class OpenAICompatible:
         return url
 
 
-def _in_pieces(body: bytes) -> bytes | io.BytesIO:
+def in_pieces(body: bytes) -> bytes | io.BytesIO:
     """Return a large body in the form that aiohttp writes in pieces: one write would hold up the other streams."""
     return io.BytesIO(body) if len(body) > _ONE_WRITE_BYTES else body
 

@@ -14,9 +14,10 @@ from services.gateway.ollama.requests import EmbedRequest, embed_body
 from services.gateway.raw_route import RawRoute
 from services.kit.asgi import Send, send_response, unless_client_leaves
 
+_MOST_NAME = 256
 _JSON = [(b"content-type", b"application/json")]
-_READ_AGAIN: tuple[str, ...] = ("messages", "prompt", "input", "tools", "tool_choice")
-"""Fields that are read again on the way: tokens are counted where the engine does not, tools by its normaliser."""
+_READ_AGAIN: tuple[str, ...] = ("messages", "prompt", "input", "tools", "tool_choice", "response_format")
+"""Fields that are read again: tokens are counted where the engine does not, tools by its normaliser, all by records."""
 
 
 class OllamaRoute(RawRoute):
@@ -37,6 +38,7 @@ class OllamaRoute(RawRoute):
         keep_alive: float | str | None,
     ) -> None:
         """Send a translated request on."""
+        call.model = name[:_MOST_NAME]
         target = await self.resolve(name)
         encoded = partial(_named, document)
         fields = {key: msgspec.json.encode(document[key]) for key in _READ_AGAIN if key in document}

@@ -34,6 +34,7 @@ class Chat(OllamaRoute):
     """POST /api/chat: continue a conversation"""
 
     path = "/api/chat"
+    operation = "chat"
     _reader = RequestReader(ChatRequest)
 
     async def answer(self, call: Call) -> None:
@@ -50,6 +51,7 @@ class Generate(OllamaRoute):
     """POST /api/generate: answer a prompt"""
 
     path = "/api/generate"
+    operation = "chat"
     _reader = RequestReader(GenerateRequest)
 
     async def answer(self, call: Call) -> None:
@@ -67,6 +69,7 @@ class Embed(OllamaRoute):
     """POST /api/embed: vectors of texts"""
 
     path = "/api/embed"
+    operation = "embeddings"
     _reader = RequestReader(EmbedRequest)
 
     async def answer(self, call: Call) -> None:
@@ -77,6 +80,7 @@ class LegacyEmbeddings(OllamaRoute):
     """POST /api/embeddings: the vector of one text, for older clients"""
 
     path = "/api/embeddings"
+    operation = "embeddings"
     _reader = RequestReader(LegacyEmbedRequest)
 
     async def answer(self, call: Call) -> None:

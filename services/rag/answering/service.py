@@ -8,8 +8,10 @@ from typing import Any, cast
 
 import structlog
 
+from services.kit import genai, tracing
 from services.kit.errors import AppError
 from services.kit.sse import DONE, KEEP_ALIVE
+from services.kit.tracing import Span, Value
 from services.rag.answering.attributing import Attributor
 from services.rag.answering.budgeting import estimate_tokens
 from services.rag.answering.caching import AnswerCache
@@ -25,7 +27,6 @@ from services.rag.retrieving.pipeline import Retriever
 from services.rag.retrieving.presets import Presets
 from services.rag.retrieving.remembering import RememberingEmbedder
 from services.rag.retrieving.state import Terms, Tools
-from services.rag.retrieving.trace import Spans
 from services.rag.settings import RagSettings
 from services.rag.vectors import VectorStore
 
@@ -110,9 +111,11 @@ class Answering:
                 return envelope.whole(plan.text, plan.annotations, finish_reason="stop", usage=Usage(), own=plan.own)
             attributor = Attributor(plan.passages, plan.retrieval)
             outcome = _Outcome()
-            async for _ in self._generate(plan, caller, attributor, outcome):
-                pass
-            annotations, own = self._end(plan, attributor, outcome)
+            with tracing.child_span("rag.answer", _about(plan)) as span:
+                async for _ in self._generate(plan, caller, attributor, outcome):
+                    pass
+                annotations, own = self._end(plan, attributor, outcome)
+                _tell(span, plan, outcome, annotations)
             counting.outcome = "answered"
             return envelope.whole(
                 outcome.text,
@@ -142,14 +145,17 @@ class Answering:
             else:
                 attributor, outcome = Attributor(plan.passages, plan.retrieval), _Outcome()
                 begun = False
-                async with aclosing(self._generate(plan, caller, attributor, outcome)) as deltas:
-                    async for delta in deltas:
-                        if delta is None:
-                            yield KEEP_ALIVE
-                            continue
-                        yield envelope.piece(delta if begun else {"role": "assistant", **delta})
-                        begun = True
-                annotations, own = self._end(plan, attributor, outcome)
+                with tracing.ending(tracing.child_span("rag.answer", _about(plan))) as span:
+                    generated = tracing.within(span, self._generate(plan, caller, attributor, outcome))
+                    async with aclosing(generated) as deltas:
+                        async for delta in deltas:
+                            if delta is None:
+                                yield KEEP_ALIVE
+                                continue
+                            yield envelope.piece(delta if begun else {"role": "assistant", **delta})
+                            begun = True
+                    annotations, own = self._end(plan, attributor, outcome)
+                    _tell(span, plan, outcome, annotations)
                 usage = outcome.usage
                 counting.outcome = "answered"
                 yield envelope.last(annotations, outcome.finish_reason, own)
@@ -248,6 +254,21 @@ class _Counting:
         if isinstance(error, Exception):
             self.outcome = "failed"
         self._metrics.answers.labels(self.outcome).inc()
+        tracing.current().set({"rag.outcome": self.outcome})
+
+
+def _about(plan: Prompted) -> dict[str, Value]:
+    return {"rag.collection": plan.question.collection, "rag.passages": len(plan.passages)}
+
+
+def _tell(span: Span, plan: Prompted, outcome: _Outcome, annotations: Sequence[Mapping[str, Any]]) -> None:
+    """Say of an answer what it is made of; its tokens are counted at the gateway, and nowhere else."""
+    if not span.recording:
+        return
+    span.set({"rag.citations": len(annotations), "rag.finish_reason": outcome.finish_reason})
+    if span.captures_content:
+        asked = next((each["content"] for each in reversed(plan.messages) if each["role"] == "user"), "")
+        span.set(genai.preview(asked, outcome.text))
 
 
 def _pieces(text: str) -> list[str]:
@@ -272,18 +293,16 @@ def make_answering(
     *,
     terms: Terms,
     metrics: RagMetrics,
-    spans: Spans | None = None,
 ) -> Answering:
     """Return what answers from these collections.
 
     Args:
         terms: questions to sparse vectors (`vectors.bm25.Bm25`).
-        spans: the app's tracer; None where tracing is off.
     """
     remembering = RememberingEmbedder(embedder)
     tools = Tools(store, remembering, terms, reranker, generator)
     presets = Presets(settings.folder / "presets")
-    retriever = Retriever(tools, presets, preset=settings.preset, metrics=metrics, spans=spans)
+    retriever = Retriever(tools, presets, preset=settings.preset, metrics=metrics)
     cache = AnswerCache(settings.cache_entries, settings.cache_ttl_s, clock=time.monotonic)
     planner = Planner(
         settings=settings,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from services.kit.tracing import NOTHING, Span
 from services.rag.documents import Chunk
 from services.rag.ingesting.rows import DocumentRow
 from services.rag.library import Collection
@@ -36,6 +37,7 @@ class Run:
     void: bool = False
     wrote: bool = False
     failure: tuple[str, str] | None = None
+    span: Span = NOTHING
 
     @property
     def key(self) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from services.kit.tracing import Tracer
 from services.rag.ingesting import queue
 from services.rag.ingesting.batching import Batcher, Run
 from services.rag.ingesting.changes import Changes, heard
@@ -19,6 +20,7 @@ from services.rag.ingesting.clearing import clear_stale, remove_points
 from services.rag.ingesting.content import ContentStore
 from services.rag.ingesting.database import Database
 from services.rag.ingesting.rows import DocumentRow
+from services.rag.ingesting.tracing import IngestTracing
 from services.rag.ingesting.waiting import Patience
 from services.rag.ingesting.writing import ChunkWriter
 from services.rag.library import ChunkOptions
@@ -71,6 +73,7 @@ class Pipeline:
         metrics: RagMetrics,
         patience: Patience,
         batch: int,
+        tracer: Tracer | None = None,
     ) -> None:
         self.changes = Changes()
         self.patience = patience
@@ -81,6 +84,7 @@ class Pipeline:
         self._embed = embed
         self._writer = writer
         self._metrics = metrics
+        self._tracing = IngestTracing(tracer)
         self._busy: dict[queue.Key, Run | None] = {}
         self._reading = 0
         self._batcher = Batcher(batch, _BATCHES_WAITING * batch, lambda: self._reading)
@@ -101,6 +105,9 @@ class Pipeline:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for run in self._busy.values():
+            if run is not None:
+                self._tracing.end(run, stopped=True)
 
     def discard(self, collection: str, documents: Iterable[str]) -> None:
         """Let go of what is under way for these documents: a newer order for them stands in the registry."""
@@ -166,6 +173,7 @@ class Pipeline:
         )
         for run in runs:
             self._busy[run.key] = run
+            self._tracing.begin(run)
             self._reading += 1
             self._spawn(self._read(run))
         return len(runs)
@@ -176,9 +184,10 @@ class Pipeline:
         row = run.row
         try:
             path, options = self._content.path(row.hash), row.chunking or run.collection.chunking
-            run.cut = await self.patience.insist(
-                lambda: self._readers.read(path, row.name, options, self._embed), lambda: run.wanted
-            )
+            with run.span.child("rag.ingest.read"):
+                run.cut = await self.patience.insist(
+                    lambda: self._readers.read(path, row.name, options, self._embed), lambda: run.wanted
+                )
         except LoadError as error:
             run.failure = (error.code, error.message)
         except Exception as error:
@@ -200,7 +209,8 @@ class Pipeline:
             batch = await self._batcher.take()
             runs = list(dict.fromkeys(run for run, _ in batch))
             try:
-                await self._writer.write(batch)
+                with self._tracing.writing(batch, runs):
+                    await self._writer.write(batch)
             except Exception as error:
                 for run in runs:
                     run.failure = run.failure or _crashed(run.row, error)
@@ -224,6 +234,7 @@ class Pipeline:
         finally:
             for run in runs:
                 self._busy.pop(run.key, None)
+                self._tracing.end(run)
             self.changes.ring()
 
     async def _conclude_good(self, runs: Sequence[Run]) -> None:

@@ -3,18 +3,19 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
 
+from services.kit import genai, tracing
 from services.kit.errors import InvalidRequest
+from services.kit.tracing import Span, Value
+from services.rag.documents import Passage
 from services.rag.library import Collection
 from services.rag.metrics import RagMetrics
 from services.rag.ports import Caller
 from services.rag.retrieving.presets import Preset, Presets
 from services.rag.retrieving.rewriting import Turn, rewrite
 from services.rag.retrieving.state import Query, State, Tools
-from services.rag.retrieving.trace import Retrieval, Spans, StepTrace
+from services.rag.retrieving.trace import Retrieval, StepTrace
 from services.rag.vectors.filters import Filter, eq, every, of_attributes
 
 _LONGEST_QUESTION = 8000
@@ -26,17 +27,13 @@ class Retriever:
 
     Args:
         preset: name of the one in use where neither request nor collection says.
-        spans: None where tracing is off.
     """
 
-    def __init__(
-        self, tools: Tools, presets: Presets, *, preset: str, metrics: RagMetrics, spans: Spans | None = None
-    ) -> None:
+    def __init__(self, tools: Tools, presets: Presets, *, preset: str, metrics: RagMetrics) -> None:
         self.presets = presets
         self.tools = tools
         self._preset = preset
         self._metrics = metrics
-        self._spans = spans
 
     async def preset_of(self, collection: Collection, preset: str | None = None) -> Preset:
         """Return the preset that a request to a collection takes.
@@ -82,13 +79,16 @@ class Retriever:
             limit=limit,
             model=model,
         )
-        steps: list[StepTrace] = []
-        if history:
-            steps.append(await self._timed(_REWRITE, partial(self._rewrite, state, history, capable)))
-        state.queries = [Query(state.question)]
-        for step in chosen.steps:
-            steps += [await self._timed(step.step, partial(step.run, state, self.tools))]
-        passages = state.passages[:limit] if limit else state.passages
+        with tracing.child_span("rag.retrieve", _about(collection, chosen)) as span:
+            steps: list[StepTrace] = []
+            if history:
+                steps.append(await self._timed(_REWRITE, partial(self._rewrite, state, history, capable)))
+            state.queries = [Query(state.question)]
+            for step in chosen.steps:
+                steps += [await self._timed(step.step, partial(step.run, state, self.tools))]
+            passages = state.passages[:limit] if limit else state.passages
+            if span.recording:
+                _tell(span, state, passages)
         return Retrieval(passages, steps, state.best_similarity, state.question, chosen.name, state.pages)
 
     async def _rewrite(self, state: State, history: Sequence[Turn], capable: bool) -> str:
@@ -98,14 +98,30 @@ class Retriever:
 
     async def _timed(self, name: str, work: Callable[[], Awaitable[str]]) -> StepTrace:
         started = time.perf_counter()
-        span: AbstractContextManager[Any] = (
-            nullcontext() if self._spans is None else self._spans.child_span(f"rag.retrieve.{name}")
-        )
-        with span:
+        with tracing.child_span(f"rag.retrieve.{name}") as span:
             detail = await work()
+            if name != _REWRITE:  # whose detail says what was asked
+                span.set({"rag.step.detail": detail})
         seconds = time.perf_counter() - started
         self._metrics.retrieval_step.labels(name).observe(seconds)
         return StepTrace(name, seconds * 1000, detail)
+
+
+def _about(collection: Collection, preset: Preset) -> dict[str, Value]:
+    return {
+        genai.OPERATION: "retrieval",
+        genai.ROLE: "RETRIEVER",
+        genai.DATA_SOURCE: collection.name,
+        "rag.preset": preset.name,
+    }
+
+
+def _tell(span: Span, state: State, passages: Sequence[Passage]) -> None:
+    span.set({"rag.passages": len(passages)})
+    if state.best_similarity is not None:
+        span.set({"rag.best_similarity": round(state.best_similarity, 4)})
+    if span.captures_content:
+        span.set({genai.QUERY_TEXT: state.question})
 
 
 def bound_filter(collection: Collection, caller: Caller, wanted: Filter | None) -> Filter | None:

@@ -1,9 +1,8 @@
 """What a retrieval found, and what each of its steps did and took."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from services.rag.documents import Passage
 
@@ -50,10 +49,3 @@ class Retrieval:
             if start <= offset:
                 page = of_chunk
         return page
-
-
-class Spans(Protocol):
-    """Opens spans below the current one (services/kit/tracing.py)."""
-
-    def child_span(self, name: str) -> AbstractContextManager[Any]:
-        """Open the span of a step."""

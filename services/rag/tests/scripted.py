@@ -261,9 +261,9 @@ class OnePreset(Presets):
         return self._only
 
 
-def retriever(steps: str, tools: Tools, metrics: RagMetrics | None = None, spans: Any = None) -> Retriever:
+def retriever(steps: str, tools: Tools, metrics: RagMetrics | None = None) -> Retriever:
     """Return a retriever that takes these steps, written as in a preset, by comma."""
-    return Retriever(tools, OnePreset(steps), preset="test", metrics=metrics or new_metrics(), spans=spans)
+    return Retriever(tools, OnePreset(steps), preset="test", metrics=metrics or new_metrics())
 
 
 def make_passage(text: str, *, document: str = "d1", index: int = 0, title: str = "", **fields: Any) -> Passage:

@@ -1,4 +1,3 @@
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -11,6 +10,7 @@ from services.rag.retrieving.fusion import reciprocal_ranks
 from services.rag.retrieving.rewriting import Turn
 from services.rag.retrieving.steps.neighbours import without_overlap
 from services.rag.tests.scripted import CALLER, COLLECTION, MemoryStore, make_tools, new_metrics, retriever
+from tests.testkit.spans import RecordedSpans
 
 
 @pytest.fixture
@@ -235,15 +235,16 @@ async def test_an_empty_or_endless_question_is_refused(question, said):
         await retriever("sparse", make_tools()).retrieve(question, COLLECTION, CALLER)
 
 
-async def test_each_step_is_a_span_where_tracing_is_on(store):
-    seen = []
-
-    class Spans:
-        @contextmanager
-        def child_span(self, name):
-            seen.append(name)
-            yield
-
-    ask = retriever("embed, sparse", make_tools(store), spans=Spans()).retrieve
-    await ask("and its port?", COLLECTION, CALLER, history=[Turn("Where is the gateway?")])
-    assert seen == ["rag.retrieve.rewrite", "rag.retrieve.embed", "rag.retrieve.sparse"]
+async def test_each_step_is_a_span_below_that_of_the_retrieval(store):
+    recorded = RecordedSpans()
+    ask = retriever("embed, sparse", make_tools(store)).retrieve
+    with recorded.tracer.root_span("the request"):
+        await ask("and its port?", COLLECTION, CALLER, history=[Turn("Where is the gateway?")])
+    assert recorded.parents() == {
+        "the request": "",
+        "rag.retrieve": "the request",
+        "rag.retrieve.rewrite": "rag.retrieve",
+        "rag.retrieve.embed": "rag.retrieve",
+        "rag.retrieve.sparse": "rag.retrieve",
+    }
+    assert "gateway" not in str(recorded.attributes()), "what is asked is nobody's business"

@@ -1,0 +1,1 @@
+"""What stands around the services: Prometheus, Alertmanager and Grafana as code."""

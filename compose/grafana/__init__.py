@@ -1,0 +1,1 @@
+"""Grafana's data source and dashboards as code."""

@@ -1,0 +1,1 @@
+"""Prometheus' configuration, rendered from one template, and its rules."""

@@ -1,0 +1,1 @@
+"""How soon injected drift is found, and how often unchanged windows alarm."""

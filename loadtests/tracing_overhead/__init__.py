@@ -1,0 +1,1 @@
+"""What traces and records of requests cost the gateway, also while whoever takes them is dead, full or slow."""
