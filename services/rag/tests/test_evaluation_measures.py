@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.rag.evaluating.bootstrap import interval, paired
+from services.kit.resampling import interval, paired
 from services.rag.evaluating.measures import documents_of, ndcg_at, score
 from services.rag.evaluating.summary import separation
 
