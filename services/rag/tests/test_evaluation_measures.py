@@ -77,7 +77,7 @@ def test_a_difference_that_is_chance_holds_zero() -> None:
 
 
 def test_values_of_different_questions_cannot_be_paired() -> None:
-    with pytest.raises(ValueError, match="not the same questions"):
+    with pytest.raises(ValueError, match="not of the same items"):
         paired([0.1], [0.1, 0.2])
 
 
