@@ -12,15 +12,19 @@ from services.engines.settings import EnginesSettings
 from services.gateway.settings import GatewaySettings
 from services.kit.settings import describe_settings
 from services.rag.settings import RagSettings
+from services.tracking.mlflow_settings import MlflowSettings
+from services.tracking.settings import TrackingSettings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / ".env.example"
-OURS = re.compile(r"(?:GATEWAY|ENGINES|EMBEDDINGS|RAG|LLAMACPP|SPARKSTACK)_[A-Z_]*[A-Z]|MODE|MODELS|GGUF|LOG_LEVEL")
+OURS = re.compile(
+    r"(?:GATEWAY|ENGINES|EMBEDDINGS|RAG|TRACKING|LLAMACPP|SPARKSTACK)_[A-Z_]*[A-Z]|MODE|MODELS|GGUF|WITHOUT|LOG_LEVEL"
+)
 # They say where .env is, or mark our own processes: nothing that .env could set.
 NOT_SETTINGS = {"SPARKSTACK_HOME", "SPARKSTACK_STATE", "SPARKSTACK_UNIT"}
 # Set for the stack by `make up`, where the gateway alone has another default.
 STACK_DEFAULTS = {"GATEWAY_OLLAMA_PORT": "11434"}
-SETTINGS = [GatewaySettings, EnginesSettings, EmbeddingsSettings, RagSettings]
+SETTINGS = [GatewaySettings, EnginesSettings, EmbeddingsSettings, RagSettings, TrackingSettings, MlflowSettings]
 READ_ELSEWHERE = {"ENGINES_VLLM_PYTHON", "ENGINES_SGLANG_PYTHON"}
 SPOKEN = {"False": "0", "True": "1"}
 

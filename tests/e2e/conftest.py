@@ -20,8 +20,8 @@ from tests.testkit.ports import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 OWN_PREFIXES = (
-    "GATEWAY_", "ENGINES_", "EMBEDDINGS_", "RAG_", "LLAMACPP_", "VLLM_", "SPARKSTACK_", "OTEL_", "GGUF", "MODE",
-    "LOG_LEVEL",
+    "GATEWAY_", "ENGINES_", "EMBEDDINGS_", "RAG_", "TRACKING_", "MLFLOW_", "LLAMACPP_", "VLLM_", "SPARKSTACK_", "OTEL_",
+    "GGUF", "MODE", "LOG_LEVEL",
 )  # fmt: skip
 ENGINE = "llamacpp-smollm2-135m-instruct-q4_1"
 PROCESSES = sorted([*(service.name for service in SERVICES), ENGINE, "supervisord"])
