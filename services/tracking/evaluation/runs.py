@@ -1,15 +1,17 @@
-"""Evaluation runs on disk: `<folder>/<run id>/run.json`, `items.jsonl` and what else a run leaves there.
+"""Evaluation runs on disk: `<folder>/<run id>/run.json`, `items.jsonl`, `report.md` and what else a run leaves there.
 
 `run.json` says what was asked of whom and what came of it; it is replaced whole. `items.jsonl` grows by a line an item,
 as answers come: where a run is killed, what was answered stays, and a line that was cut off is not read.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,6 +52,7 @@ class Item:
         reference: what the answer was held to: a text, a number, a schema; None where nothing was.
         score: 0 … 1; 0 where the request failed, with `error`.
         format_failed: the answer had not the form that was asked for, whatever it says.
+        served: the model's name in the answer.
         scores: by name, where an item is measured in more than one way.
         seconds: from the request sent to the answer read; None where it is not known.
         finish_reason: the engine's: `stop`, `length`, …
@@ -65,6 +68,7 @@ class Item:
     format_failed: bool = False
     scores: Mapping[str, float] = field(default_factory=dict)
     kind: str = ""
+    served: str = ""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     seconds: float | None = None
@@ -86,7 +90,9 @@ class Run:
         commit: of this project, where it is a checkout.
         versions: of what may change answers: sparkstack, lm_eval, the engine.
         figures: `score` first; the others by name.
-        counts: `items`, `errors`, `format_failures`, `cut` (finish_reason `length`).
+        counts: `items`, `errors`, `format_failures`, `cut` (finish_reason `length`), `prompt_tokens`,
+            `completion_tokens`.
+        times: `p50` and `p95`, seconds an answer; `tokens_per_s` of one request.
         note: why it has not finished, and whether it can go on.
     """
 
@@ -113,6 +119,7 @@ class Run:
     versions: Mapping[str, str] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    times: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     version: int = VERSION
@@ -192,6 +199,30 @@ class Runs:
         with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(b"".join(_line(item) for item in items))
         unfinished.replace(path)
+
+    @contextmanager
+    def held(self, run: Run) -> Iterator[None]:
+        """Hold a run while it is at work, so that no second process takes it up.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        with (self.path(run.id) / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"{run.id} is at work in another process") from None
+            yield
+
+    def at_work(self, run: Run) -> bool:
+        """Say whether a process is at work on a run: one that was killed leaves `running` behind."""
+        if run.state != "running":
+            return False
+        try:
+            with self.held(run):
+                return False
+        except RunError:
+            return True
 
     def list(self, model: str = "", set_name: str = "") -> list[Run]:
         """Return the runs, the newest first; folders that hold none, or a broken one, are left out."""
