@@ -39,6 +39,12 @@ def listed(door: Door, entry: Entry) -> dict[str, Any]:
     }
 
 
+def listed_as(door: Door, name: str, entry: Entry) -> dict[str, Any]:
+    """Return one more line of `/v1/models`: a model under a name that was given to it by promotion."""
+    line = listed(door, entry)
+    return {**line, "id": name, "sparkstack": {**line["sparkstack"], "stands_for": line["id"]}}
+
+
 def shown(door: Door, entry: Entry) -> dict[str, Any]:
     """Return one model of `/status`."""
     target = entry.target

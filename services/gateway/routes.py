@@ -53,7 +53,9 @@ keyed = APIRouter(dependencies=[Depends(identify)])
 async def list_models(request: Request) -> dict[str, Any]:
     """Answers from memory whatever is broken behind it; `sparkstack` holds what OpenAI's form has no field for."""
     door = door_of(request)
-    return {"object": "list", "data": [models.listed(door, entry) for entry in door.catalogue.entries()]}
+    found = [models.listed(door, entry) for entry in door.catalogue.entries()]
+    found += [models.listed_as(door, name, entry) for name, entry in door.catalogue.promoted_entries()]
+    return {"object": "list", "data": found}
 
 
 class LoadRequest(BaseModel):
@@ -120,6 +122,7 @@ async def status(request: Request) -> dict[str, Any]:
         "models": [models.shown(door, entry) for entry in entries],
         "not_pulled": [] if door.managed is None else [m.id for m in door.managed.all() if m.state == "missing"],
         "backends": _backends(door),
+        "links": [{"name": name, "url": url} for name, url in door.settings.links.items()],
         "memory": memory,
         "live": [_exchange(exchange) for exchange in door.live],
         "rates": {"requests_per_s": round(requests_per_s, 2), "tokens_per_s": round(tokens_per_s, 1)},

@@ -61,12 +61,19 @@ class GatewaySettings(ServiceSettings):
         10_000, ge=1, description="records that may wait for the tracking service; more are dropped, and counted"
     )
     record_interval_s: float = Field(1, gt=0, description="how often the waiting records are sent")
+    links: Pairs = Field(
+        default_factory=dict,
+        description="NAME=URL by comma: other pages that the gateway's page links to (MLflow, Prometheus, Grafana)",
+    )
     load_wait_s: float = Field(
         60,
         ge=0,
         description="plain requests: how long one is held while its model is loaded; then 503 with Retry-After",
     )
     aliases: Pairs = Field(default_factory=dict, description="ALIAS=MODEL by comma")
+    aliases_file: Path | None = Field(
+        None, description="aliases.json, the names that `sparkstack promote` gives; read anew when it changes"
+    )
     default_model: str = Field("", description="model behind the alias `default` (empty: the first chat model)")
     connect_timeout_s: float = Field(5, gt=0, description="bound for a connection to an engine")
     first_token_timeout_s: float = Field(
@@ -101,7 +108,7 @@ class GatewaySettings(ServiceSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("backends", "backend_keys", "aliases", mode="before")
+    @field_validator("backends", "backend_keys", "aliases", "links", mode="before")
     @classmethod
     def _pairs(cls, value: Any) -> Any:
         if not isinstance(value, str):
@@ -118,6 +125,14 @@ class GatewaySettings(ServiceSettings):
     @classmethod
     def _backends(cls, value: dict[str, str]) -> dict[str, str]:
         return {name: backend_url(name, url) for name, url in value.items()}
+
+    @field_validator("links")
+    @classmethod
+    def _links(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, url in value.items():
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"{name}={url}: a link begins with http:// or https://")
+        return value
 
     @field_validator("engines_url")
     @classmethod

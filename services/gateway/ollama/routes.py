@@ -108,7 +108,10 @@ class Tags(OllamaRoute):
     method = "GET"
 
     async def answer(self, call: Call) -> None:
-        await send_json(call.send, {"models": [models.listed(entry) for entry in self.door.catalogue.entries()]})
+        catalogue = self.door.catalogue
+        found = [models.listed(entry) for entry in catalogue.entries()]
+        found += [models.listed_as(name, entry) for name, entry in catalogue.promoted_entries()]
+        await send_json(call.send, {"models": found})
 
 
 class Running(OllamaRoute):
