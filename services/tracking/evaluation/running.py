@@ -11,8 +11,8 @@ from services.tracking.evaluation.sets import Question, QuestionSet
 # So many failures one after another are no property of the questions.
 _FAILURES_IN_A_ROW = 8
 
-Progress = Callable[[int, int, float], None]
-"""Answered, of how many, and the mean score so far."""
+Progress = Callable[[int, int, float | None], None]
+"""Answered, of how many, and the mean score so far where it is known."""
 
 
 @dataclass
