@@ -150,6 +150,7 @@ def _environments(
         },
         "gateway": {
             "GATEWAY_CATALOGUE": str(home.catalogue),
+            "GATEWAY_ALIASES_FILE": str(home.aliases),
             "GATEWAY_HOST": host,
             "GATEWAY_PORT": str(ports["gateway"]),
             "GATEWAY_ENGINES_URL": urls["engines"],

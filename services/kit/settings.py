@@ -64,9 +64,17 @@ def describe_settings(cls: type[ServiceSettings]) -> list[SettingHelp]:
     rows = []
     for name, field in cls.model_fields.items():
         default = field.get_default(call_default_factory=True, validated_data={})
-        text = "" if default in (None, "", {}, (), []) else str(int(default) if isinstance(default, bool) else default)
-        rows.append(SettingHelp(variable_of(cls, name), text, field.description or ""))
+        rows.append(SettingHelp(variable_of(cls, name), _spoken(default), field.description or ""))
     return rows
+
+
+def _spoken(default: Any) -> str:
+    """Return a default as one would write it into the variable."""
+    if default in (None, "", {}, (), []):
+        return ""
+    if isinstance(default, bool):
+        return str(int(default))
+    return ",".join(map(str, default)) if isinstance(default, tuple | list) else str(default)
 
 
 def load_env_file(path: Path) -> None:
