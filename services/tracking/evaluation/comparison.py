@@ -8,6 +8,8 @@ from statistics import NormalDist, median
 from services.kit.resampling import Interval, interval, paired
 from services.tracking.evaluation.runs import Item, Run
 
+_MOST_ITEMS = 1_000_000
+
 
 class NotComparable(Exception):
     """Two runs have no item in common; the message says how they differ."""
@@ -133,15 +135,16 @@ def lower_bound(differences: Sequence[float], confidence: float) -> float:
 
     Two made-up items, one better and one worse by 1, each counted half, keep the bound honest where few items differ:
     40 items without any difference don't show that there is none. For right or wrong it is the interval of Agresti and
-    Min; for scores between 0 and 1 it is wider than theirs would need to be.
+    Min; for scores between 0 and 1 it is wider than it would need to be.
 
     Source: Agresti and Min, Simple improved confidence intervals for comparing matched proportions (2005).
 
     Raises:
         ValueError: without differences.
     """
-    mean, spread = _smoothed(differences)
-    return mean - NormalDist().inv_cdf(confidence) * spread / math.sqrt(len(differences) + 2)
+    if not differences:
+        raise ValueError("no differences")
+    return _lower(math.fsum(differences), math.fsum(each * each for each in differences), len(differences), confidence)
 
 
 def upper_bound(differences: Sequence[float], confidence: float) -> float:
@@ -152,20 +155,27 @@ def upper_bound(differences: Sequence[float], confidence: float) -> float:
 def items_needed(differences: Sequence[float], margin: float, confidence: float) -> int | None:
     """Return about how many items would show that the second is not worse by the margin, if it goes on like this.
 
-    None where more items would not: it looks worse by the margin.
+    None where a million would not: it looks worse by the margin, or nearly.
     """
-    mean, spread = _smoothed(differences)
-    if mean + margin <= 0:
+    n = len(differences)
+    mean, square = math.fsum(differences) / n, math.fsum(each * each for each in differences) / n
+
+    def shown(items: int) -> bool:
+        return _lower(mean * items, square * items, items, confidence) > -margin
+
+    if not shown(_MOST_ITEMS):
         return None
-    return max(1, math.ceil((NormalDist().inv_cdf(confidence) * spread / (mean + margin)) ** 2) - 2)
+    too_few, enough = 0, _MOST_ITEMS
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        too_few, enough = (too_few, middle) if shown(middle) else (middle, enough)
+    return enough
 
 
-def _smoothed(differences: Sequence[float]) -> tuple[float, float]:
-    if not differences:
-        raise ValueError("no differences")
-    n = len(differences) + 2
-    total, squares = math.fsum(differences), math.fsum(each * each for each in differences) + 1
-    return total / n, math.sqrt((squares - total * total / n) / n)
+def _lower(total: float, squares: float, items: int, confidence: float) -> float:
+    n = items + 2
+    variance = (squares + 1 - total * total / n) / n
+    return total / n - NormalDist().inv_cdf(confidence) * math.sqrt(variance / n)
 
 
 def median_ratio(comparison: Comparison) -> float | None:

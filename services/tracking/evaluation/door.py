@@ -99,7 +99,9 @@ class Door:
             raise DoorError(f"there is no model {name}; there are {', '.join(near)} (`sparkstack models` lists all)")
         found = names[name]
         own = _own(found)
-        return Model(str(found["id"]), str(own.get("engine") or own.get("backend") or ""), str(own.get("digest") or ""))
+        # A name that was given by promotion is a line of its own: what it stands for is the model.
+        model = str(own.get("stands_for") or found["id"])
+        return Model(model, str(own.get("engine") or own.get("backend") or ""), str(own.get("digest") or ""))
 
     async def ask(self, model: str, question: Question, *, temperature: float, seed: int, max_tokens: int) -> Answer:
         """Return the answer to a question.

@@ -61,7 +61,7 @@ class Evidence:
     """What is known of a candidate.
 
     Args:
-        items: its answers, by set.
+        items: its answers, by run.
         comparisons: with the baseline, one a set; () where there is no baseline.
         judge: None where none was asked.
         drift: None where no tracking service runs.

@@ -194,11 +194,14 @@ async def _ask_all(
     pending = iter(left)
     done = total - len(left)
     show(done, total)
+    writing = asyncio.Lock()
 
     async def worker(ask: Ask) -> None:
         nonlocal done
         for work in pending:
-            judgements.append(judgement, await one(ask, work))
+            judged = await one(ask, work)
+            async with writing:
+                await asyncio.to_thread(judgements.append, judgement, judged)
             done += 1
             show(done, total)
 

@@ -1,5 +1,6 @@
 """Runs, items and a scripted gateway for the tests of judging, comparing and promoting."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -60,11 +61,15 @@ class Gateway:
         return [body["messages"][-1]["content"] for body in self.asked]
 
     async def _list(self, _request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [self._line(model) for model in self.models]})
+        lines = [self._line(model) for model in self.models]
+        for name, model in (await asyncio.to_thread(self.aliases)).items():
+            line = self._line(model)
+            lines.append({**line, "id": name, "sparkstack": {**line["sparkstack"], "stands_for": model}})
+        return JSONResponse({"object": "list", "data": lines})
 
     async def _one(self, request: Request) -> Response:
         name = request.path_params["model"]
-        model = self.aliases().get(name, name)
+        model = (await asyncio.to_thread(self.aliases)).get(name, name)
         if model not in self.models:
             return self._error(404, "model_not_found", f"there is no model {name!r}")
         return JSONResponse(self._line(model))
