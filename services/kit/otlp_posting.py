@@ -50,6 +50,8 @@ class Posting:
         }
         if self._gzip:
             self._headers["content-encoding"] = b"gzip"
+        if self._proxy is not None and self._tls is None:
+            self._headers |= _basic("proxy-authorization", self._proxy)
         self._connection: HTTPConnection | None = None
 
     def post(self, body: bytes, timeout_s: float) -> Answer:
