@@ -10,7 +10,8 @@ import httpx
 from services.kit.mlflow import MlflowError, connect, post
 
 CURRENT = "current"
-_SOURCE = "sparkstack:"
+# MLflow wants an address with an absolute path; there are no files to be had from it.
+_SOURCE = "sparkstack:/models/"
 _TAG_CHARACTERS = 5000
 
 

@@ -100,3 +100,44 @@ class Gateway:
 
     def _error(self, status: int, code: str, message: str) -> Response:
         return JSONResponse({"error": {"message": message, "type": "t", "param": None, "code": code}}, status)
+
+
+class Registry:
+    """The part of MLflow's registry that is used, as MLflow 3.17 answers."""
+
+    def __init__(self) -> None:
+        api = "/api/2.0/mlflow"
+        self.models: dict[str, dict[str, Any]] = {}
+        self.refuse = False
+        self.app = Starlette(
+            routes=[
+                Route(f"{api}/registered-models/get", self.get),
+                Route(f"{api}/registered-models/create", self.create, methods=["POST"]),
+                Route(f"{api}/model-versions/create", self.version, methods=["POST"]),
+                Route(f"{api}/registered-models/alias", self.alias, methods=["POST"]),
+            ]
+        )
+
+    async def get(self, request: Request) -> Response:
+        name = request.query_params["name"]
+        if name not in self.models:
+            return JSONResponse({"error_code": "RESOURCE_DOES_NOT_EXIST"}, 404)
+        return JSONResponse({"registered_model": {"name": name}})
+
+    async def create(self, request: Request) -> Response:
+        self.models[json.loads(await request.body())["name"]] = {"versions": [], "alias": None}
+        return JSONResponse({"registered_model": {}})
+
+    async def version(self, request: Request) -> Response:
+        if self.refuse:
+            return JSONResponse({"error_code": "INVALID_PARAMETER_VALUE", "message": "no"}, 400)
+        body = json.loads(await request.body())
+        versions = self.models[body["name"]]["versions"]
+        versions.append(body)
+        return JSONResponse({"model_version": {"version": str(len(versions))}})
+
+    async def alias(self, request: Request) -> Response:
+        body = json.loads(await request.body())
+        assert body["alias"] == "current"
+        self.models[body["name"]]["alias"] = body["version"]
+        return JSONResponse({})

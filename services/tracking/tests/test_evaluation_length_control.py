@@ -62,8 +62,8 @@ def test_equal_lengths_leave_the_plain_rate():
 
 def test_the_interval_covers_what_is_true_about_as_often_as_it_says():
     truth = 1 / (1 + np.exp(-0.4))
-    found = [length_controlled(*pairs(0.4, 1.0, 50, n=80, seed=seed)) for seed in range(40)]
-    assert sum(each.low <= truth <= each.high for each in found) >= 34
+    found = [length_controlled(*pairs(0.4, 1.0, 50, n=80, seed=seed)) for seed in range(24)]
+    assert sum(each.low <= truth <= each.high for each in found) >= 20
 
 
 def test_the_lower_bound_moves_with_its_confidence_and_no_pairs_are_refused():

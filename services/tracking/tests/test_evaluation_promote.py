@@ -6,12 +6,14 @@ import threading
 import pytest
 from click.testing import CliRunner
 
+from services.kit.mlflow import MlflowError
 from services.tracking.commands import promoting
 from services.tracking.commands.promote import promote as verb
 from services.tracking.evaluation.names import Event, NameRefused, Names, check_name
+from services.tracking.evaluation.registry import point, register
 from services.tracking.evaluation.runs import Runs
-from services.tracking.tests.samples_of_evaluation import Gateway
-from tests.testkit.server import in_thread, running
+from services.tracking.tests.samples_of_evaluation import Gateway, Registry
+from tests.testkit.server import free_port, in_thread, running
 
 # The verb's own event loop serves nobody else.
 pytestmark = pytest.mark.may_block("runs are written as answers come, by a verb of one user")
@@ -301,3 +303,47 @@ def test_runs_are_kept_for_whoever_wants_to_look(promote, tmp_path):
     promote("old")
     (run,) = Runs(tmp_path / "state" / "evaluations").list()
     assert (run.model, run.set, run.state) == ("old", "mine", "finished")
+
+
+@pytest.fixture
+def registry():
+    found = Registry()
+    with in_thread(running(found.app, lifespan="off")) as url:
+        found.url = url
+        yield found
+
+
+def test_each_promotion_is_a_version_and_a_rollback_moves_the_alias_back(
+    registry, promote, gateway, names, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.url)
+    said = promote("old", name="team/chat")
+    assert f"mlflow: {registry.url}/#/models/team.chat/versions/1" in said.output
+    assert promote("same", name="team/chat").exit_code == 0
+    model = registry.models["team.chat"]
+    assert [version["source"] for version in model["versions"]] == ["sparkstack:/models/old", "sparkstack:/models/same"]
+    tags = {tag["key"]: tag["value"] for tag in model["versions"][1]["tags"]}
+    assert tags["sparkstack.before"] == "old"
+    assert tags["rule.quality"].startswith("kept: +0.000")
+    assert model["alias"] == "2"
+    assert [event.version for event in names.history("team/chat")] == ["1", "2"]
+    assert invoke("--rollback", "team/chat", "--url", gateway.url).exit_code == 0
+    assert model["alias"] == "1"
+
+
+def test_a_registry_that_refuses_or_is_away_is_told_and_the_name_is_given(registry, promote, names, monkeypatch):
+    registry.refuse = True
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.url)
+    said = promote("old")
+    assert said.exit_code == 0
+    assert "not noted in MLflow's registry: /api/2.0/mlflow/model-versions/create says 400" in said.output
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    assert "doesn't answer" in promote("same").output
+    assert names.all() == {"production": "same"}
+    assert names.history("production")[-1].version == ""
+
+
+def test_an_address_that_is_none_is_refused():
+    for call in (lambda: register("sqlite:///x.db", "p", "m", {}), lambda: point("databricks", "p", "1")):
+        with pytest.raises(MlflowError, match="is no address of a server"):
+            call()
