@@ -29,6 +29,8 @@ VERBS = {
     "rag": ("services.rag.commands.rag:rag", "put documents into collections, search and ask them"),
     "cost": ("services.tracking.commands.cost:cost", "what requests took and cost, by key, model and day"),
     "feedback": ("services.tracking.commands.feedback:feedback", "rate an answer, list or import ratings"),
+    "eval": ("services.tracking.commands.evaluate:evaluate", "ask models sets of questions, compare and judge them"),
+    "promote": ("services.tracking.commands.promote:promote", "give a model a name if it is not worse than who has it"),
     "drift": ("services.tracking.commands.drift:drift", "say whether traffic has changed, and against what"),
     "records": ("services.tracking.commands.records:records", "see or delete what is kept of requests"),
     "gateway": ("services.gateway.commands:gateway", "run the gateway alone, in front of any server"),
