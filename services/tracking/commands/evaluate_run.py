@@ -109,6 +109,9 @@ def run(
                 own = str(include.resolve()) if include else ""
                 begun = begin_task(asked, Task(task, own, api, tokenizer, shots), place, runs)
         ended = _perform(begun, runs, place)
+        if ended.state == "failed" and not ended.counts["items"]:
+            runs.remove(ended)
+            raise click.ClickException(ended.note)
     except (DoorError, HarnessError, RunError, SetError) as error:
         raise click.ClickException(str(error)) from None
     _show(ended, runs, as_json=as_json)

@@ -180,7 +180,7 @@ class Door:
         if response.status_code in (401, 403):
             raise DoorError(
                 f"{self._client.base_url} refuses the key ({response.status_code}: {_message(response)}); "
-                "`sparkstack key` prints the stack's: give it by --key or SPARKSTACK_API_KEY"
+                "name the right one by --key or SPARKSTACK_API_KEY"
             )
         if response.status_code == 404:
             raise DoorError(_message(response))

@@ -55,7 +55,7 @@ def log_to_wandb(run: Run, folder: Path, state: Path) -> str:
             "wandb has an environment of its own, which is not here yet: `python3 scripts/bootstrap.py wandb` makes it "
             "(or WANDB_ENVIRONMENT names one)"
         )
-    place = state / "wandb"
+    place = state / "wandb"  # where the library puts its runs below WANDB_DIR
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     request = {
         "project": os.environ.get("WANDB_PROJECT") or "sparkstack-evaluation",
@@ -63,11 +63,10 @@ def log_to_wandb(run: Run, folder: Path, state: Path) -> str:
         "config": parameters_of(run) | tags_of(run),
         "metrics": metrics_of(run),
         "items": str(folder / "items.jsonl"),
-        "dir": str(place),
-        "parent": os.getpid(),
+        "dir": str(state),
     }
-    environment = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_DIR": str(place)}
-    environment |= {name: str(place / name.lower()) for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR")}
+    environment = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_DIR": str(state)}
+    environment |= {name: str(place / ".own") for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR")}
     command = [str(python), "-P", "-m", "services.tracking.evaluation.wandb_child"]
     try:
         done = subprocess.run(  # noqa: S603 - our own Python and module

@@ -5,12 +5,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from services.tracking.evaluation.door import Answer, AnswerError, Door, DoorError
-from services.tracking.evaluation.runs import Item, Run, Runs
+from services.tracking.evaluation.runs import Item, Run
 from services.tracking.evaluation.sets import Question, QuestionSet
 
 # So many failures one after another are no property of the questions.
 _FAILURES_IN_A_ROW = 8
 
+Keep = Callable[[Item], None]
 Progress = Callable[[int, int, float | None], None]
 """Answered, of how many, and the mean score so far where it is known."""
 
@@ -22,21 +23,28 @@ class _State:
     in_a_row: int = 0
 
 
-async def ask_all(run: Run, questions: QuestionSet, door: Door, runs: Runs, progress: Progress) -> list[Item]:
-    """Ask what a run has no answers to yet, keep the answers, and return all of the run's items in the set's order.
+async def ask_all(
+    run: Run, questions: QuestionSet, known: Sequence[Item], door: Door, keep: Keep, progress: Progress
+) -> None:
+    """Ask what a run has no answers to yet, and have each kept as it comes.
+
+    Args:
+        known: what was answered before; an item with an error is asked again.
 
     Raises:
         DoorError: the gateway can't be asked any more; what was answered is kept.
     """
-    known = {item.id: item for item in runs.items(run) if not item.error}
-    left = [question for question in questions.questions if question.id not in known]
-    state = _State(done=len(known), score=sum(item.score for item in known.values()))
+    answered = {item.id: item for item in known if not item.error}
+    left = [question for question in questions.questions if question.id not in answered]
+    state = _State(done=len(answered), score=sum(item.score for item in answered.values()))
     total = len(questions.questions)
+    alone = asyncio.Lock()
 
     async def one(question: Question) -> None:
         item = await _item(run, question, door)
+        async with alone:
+            await asyncio.to_thread(keep, item)
         state.in_a_row = state.in_a_row + 1 if item.error else 0
-        runs.append(run, [item])
         state.done += 1
         state.score += item.score
         progress(state.done, total, state.score / state.done)
@@ -45,8 +53,6 @@ async def ask_all(run: Run, questions: QuestionSet, door: Door, runs: Runs, prog
 
     progress(state.done, total, state.score / state.done if state.done else 0.0)
     await _side_by_side(left, one, run.concurrency)
-    order = {question.id: place for place, question in enumerate(questions.questions)}
-    return sorted((item for item in runs.items(run) if item.id in order), key=lambda item: order[item.id])
 
 
 async def _item(run: Run, question: Question, door: Door) -> Item:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -155,6 +156,10 @@ class Runs:
     def save(self, run: Run) -> None:
         """Write what is known of a run, whole or not at all."""
         write_json(self.path(run.id) / "run.json", asdict(run))
+
+    def remove(self, run: Run) -> None:
+        """Delete a run's folder."""
+        shutil.rmtree(self.path(run.id))
 
     def path(self, run_id: str) -> Path:
         """Return a run's folder."""

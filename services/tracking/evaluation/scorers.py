@@ -125,18 +125,16 @@ def _choice(question: Mapping[str, Any]) -> Scorer:
     texts |= {letter.lower(): letter for letter in letters}
     whole = {letter: re.compile(rf"(?<!\w){re.escape(text)}(?!\w)") for text, letter in texts.items() if len(text) > 1}
     one = f"[{letters[0]}-{letters[-1]}]"
-    # A lone "A" may be an article: it counts after "answer is", before a mark, in brackets, or as the first line.
-    marked = re.compile(
-        rf"(?i:answer|choice|option)(?i:\W{{1,3}}is)?\W{{1,4}}({one})\b(?!['\u2019 ]+[a-z])|^\W{{0,3}}({one})\W{{0,3}}$"
-        rf"|^\W{{0,3}}({one})[).:]|\(({one})\)",
-        re.MULTILINE,
-    )
+    stated = re.compile(rf"(?i:answer|choice|option)(?i:\W{{1,3}}is)?\W{{1,4}}({one})\b(?!['\u2019 ]+[a-z])")
+    # A lone "A" may be an article: it counts before a mark, in brackets, or as a whole line.
+    marked = re.compile(rf"^\W{{0,3}}({one})\W{{0,3}}$|^\W{{0,3}}({one})[).:]|\(({one})\)", re.MULTILINE)
 
     def score(answer: str) -> Verdict:
         text = said(answer)
         found = texts.get(normal(text))
-        match = None if found else marked.search(text)
-        if match:
+        if found is None and (last := stated.findall(text)):
+            found = last[-1]
+        if found is None and (match := marked.search(text)):
             found = next(group for group in match.groups() if group)
         if found is None:
             named = [letter for letter, each in whole.items() if each.search(normal(text))]

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import services
 from services.tracking.evaluation import door as doors
@@ -20,7 +19,7 @@ from services.tracking.evaluation.figures import summarised
 from services.tracking.evaluation.harness import HarnessError, Task
 from services.tracking.evaluation.report import markdown
 from services.tracking.evaluation.running import Progress, ask_all
-from services.tracking.evaluation.runs import Item, Run, RunError, Runs, State, timestamp
+from services.tracking.evaluation.runs import Run, RunError, Runs, State, timestamp
 from services.tracking.evaluation.sets import QuestionSet, read_set, write_rows
 
 QUESTIONS = "questions.jsonl"
@@ -126,12 +125,16 @@ def _ask_set(run: Run, runs: Runs, place: Place, progress: Progress) -> None:
     if not path.exists():
         raise RunError(f"{path} is gone; begin a new run")
     questions = read_set(path, run.set)
+    known = runs.items(run)
 
-    async def ask() -> list[Item]:
+    async def ask() -> None:
         async with doors.client(place.url, place.key, run.concurrency) as client:
-            return await ask_all(run, questions, Door(client), runs, progress)
+            await ask_all(run, questions, known, Door(client), lambda item: runs.append(run, [item]), progress)
 
-    runs.replace_items(run, asyncio.run(ask()))
+    asyncio.run(ask())
+    # As they came is not as they stand in the set, where several were asked at a time.
+    order = {question.id: place for place, question in enumerate(questions.questions)}
+    runs.replace_items(run, sorted(runs.items(run), key=lambda item: order[item.id]))
 
 
 def _ask_harness(run: Run, runs: Runs, place: Place, progress: Progress) -> Run:
@@ -203,8 +206,3 @@ def run_files(runs: Runs, run: Run) -> list[Path]:
     """Return a run's files that are of use elsewhere."""
     found = [runs.path(run.id) / name for name in ("report.md", "run.json", "items.jsonl", "results.json")]
     return [path for path in found if path.is_file()]
-
-
-def as_document(run: Run) -> dict[str, Any]:
-    """Return a run as JSON has it."""
-    return asdict(run)
