@@ -135,15 +135,23 @@ _last: dict[str, tuple[type, Any, bytes]] = {}
 """Of each attribute the type, value and bytes of its last appearance: models, routes and statuses hardly change."""
 _heads: dict[str, bytes] = {}
 """Of each name its bytes, with the tag of the value behind it. Names are a closed set; the bound is for mistakes."""
-_KEPT = frozenset({str, int, bool})
 
 
 def _attribute(key: str, value: Any) -> bytes:
     found = _key_value(_ATTRIBUTE, key, value)
-    kind = type(value)
-    if kind in _KEPT and (kind is not str or len(value) <= _MOST_KEPT_CHARACTERS) and key in _heads:
-        _last[key] = (kind, value, found)
+    if key in _heads and _may_come_again(value):
+        _last[key] = (type(value), value.copy() if type(value) is list else value, found)
     return found
+
+
+def _may_come_again(value: Any) -> bool:
+    """Say whether a value is worth remembering: no prompt, and nothing whose equal may be written otherwise (-0.0)."""
+    kind = type(value)
+    if kind is str:
+        return len(value) <= _MOST_KEPT_CHARACTERS
+    if kind is list:
+        return len(value) == 1 and type(value[0]) is str and len(value[0]) <= _MOST_KEPT_CHARACTERS
+    return kind is int or kind is bool
 
 
 def _key_value(tag: bytes, key: str, value: Any) -> bytes:

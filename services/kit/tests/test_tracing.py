@@ -36,14 +36,18 @@ def none(monkeypatch):
 # --- off, and not sampled ---------------------------------------------------------------------------------------
 
 
-def test_without_an_endpoint_nothing_of_opentelemetry_is_imported():
+@pytest.mark.parametrize("endpoint", ["", "http://127.0.0.1:9"])
+def test_what_sends_is_imported_with_an_endpoint_and_nothing_of_opentelemetry_ever(endpoint):
     code = (
         "import sys; from services.kit import genai, middleware, tracing; "
-        "assert tracing.tracer_from_environment('x', '1') is None; "
-        "print([name for name in sys.modules if name.startswith('opentelemetry')])"
+        "tracer = tracing.tracer_from_environment('x', '1'); "
+        "tracer and tracer.root_span('a').end(); "
+        "print(bool(tracer), *sorted(name for name in sys.modules if 'opentelemetry' in name or 'otlp' in name))"
     )
-    done = subprocess.run([sys.executable, "-c", code], env={}, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    ours = "".join(f" services.kit.otlp{part}" for part in ("", "_posting", "_sending", "_span", "_variables", "_wire"))
+    assert done.stdout.strip() == (f"True{ours}" if endpoint else "False")
 
 
 @pytest.mark.parametrize("variable", ["OTEL_SDK_DISABLED=true", "OTEL_TRACES_EXPORTER=none"])
