@@ -59,7 +59,9 @@ def compare(names: tuple[str, ...], set_name: str, items: int, output: Path | No
 
 
 def _newest(runs: "Runs", model: str, set_name: str) -> "Run":
-    found = runs.latest(model, set_name)
+    finished = [run for run in runs.list(set_name=set_name) if run.state == "finished"]
+    # A model may have been asked under another of its names.
+    found = next((run for run in finished if model in (run.model, run.recipe)), None)
     if found is None:
         raise click.ClickException(
             f"{model} has no finished run on {set_name}; `sparkstack eval run {model} --set {set_name}` makes one"

@@ -152,6 +152,11 @@ def upper_bound(differences: Sequence[float], confidence: float) -> float:
     return -lower_bound([-each for each in differences], confidence)
 
 
+def bound_of_changes(worse: int, better: int, items: int, confidence: float) -> float:
+    """Return the lower bound of answers that are right or wrong, of which so many changed."""
+    return _lower(better - worse, better + worse, items, confidence)
+
+
 def items_needed(differences: Sequence[float], margin: float, confidence: float) -> int | None:
     """Return about how many items would show that the second is not worse by the margin, if it goes on like this.
 

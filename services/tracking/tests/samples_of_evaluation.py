@@ -31,7 +31,7 @@ def item(number: int, score: float = 1.0, answer: str = "", **fields: Any) -> It
 
 def stored(runs: Runs, model: str, items: list[Item], set_name: str = "basics", **fields: Any) -> Run:
     """Write a finished run and return it."""
-    run = runs.create(Run("", model, "set", set_name, "digest of the set", recipe=model, **fields))
+    run = runs.create(Run("", model, "set", set_name, "digest of the set", **{"recipe": model, **fields}))
     runs.append(run, items)
     ended = replace(summarised(run, items), state="finished")
     runs.save(ended)

@@ -159,9 +159,10 @@ def test_the_verb_shows_runs_side_by_side_and_what_changed(runs, tmp_path):
 
 def test_the_verb_takes_models_newest_finished_runs_of_a_set(runs):
     stored(runs, "old", scores(0, 0))
-    stored(runs, "new", scores(1, 1))
+    stored(runs, "new", scores(1, 1), recipe="recipe-of-new")
     said = invoke("old", "new", "--set", "basics", "--json")
     assert json.loads(said.output)[0]["difference"]["mean"] == 1
+    assert invoke("old", "recipe-of-new", "--set", "basics").exit_code == 0
     missing = invoke("old", "other", "--set", "basics")
     assert missing.exit_code == 1
     assert "other has no finished run on basics; `sparkstack eval run other --set basics` makes one" in missing.output
