@@ -8,10 +8,9 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from services.kit.settings import ServiceSettings
+from services.kit.settings import LOOPBACK, ServiceSettings
 
 _BACKEND_NAME = re.compile(r"[A-Za-z0-9._\-]+\Z")
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 Pairs = Annotated[dict[str, str], NoDecode]
 Words = Annotated[tuple[str, ...], NoDecode]
@@ -163,7 +162,7 @@ class GatewaySettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _no_open_door(self) -> "GatewaySettings":
-        if self.host not in _LOOPBACK and not self.api_keys:
+        if self.host not in LOOPBACK and not self.api_keys:
             raise ValueError(
                 f"GATEWAY_HOST={self.host} would let anyone in the network use the engines: set SPARKSTACK_API_KEY "
                 "first, or keep GATEWAY_HOST=127.0.0.1 and use an ssh tunnel"

@@ -7,9 +7,10 @@ from typing import Any
 
 import httpx
 
+from services.kit.settings import LOOPBACK
+
 API = "/api/2.0/mlflow"
 _PROXIED = "mlflow-artifacts:/"
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _TIMEOUT = httpx.Timeout(30.0, connect=3.0)
 # MLflow's own bounds: of a batch, of a parameter's value, of a tag's.
 _METRICS, _PARAMETERS, _TAGS = 1000, 100, 100
@@ -52,7 +53,7 @@ def log_run(
 
 def connect(uri: str) -> httpx.Client:
     """Return a client of the tracking server. No proxy of the environment stands before one on this machine."""
-    elsewhere = httpx.URL(uri).host not in _LOOPBACK
+    elsewhere = httpx.URL(uri).host not in LOOPBACK
     return httpx.Client(base_url=uri.rstrip("/"), timeout=_TIMEOUT, trust_env=elsewhere)
 
 
