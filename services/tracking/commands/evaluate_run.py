@@ -3,26 +3,20 @@
 import json
 import os
 import shutil
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
 from services.tracking.commands.calling import stack_key, stack_url, state_folder
+from services.tracking.commands.progress import Bar, terminated_as_interrupted
 
 if TYPE_CHECKING:
     from services.tracking.evaluation.runs import Run, Runs
     from services.tracking.evaluation.session import Place
 
-_BAR = 24
-_SELDOM_S = 5.0
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -125,8 +119,8 @@ def run(
 def _perform(begun: "Run", runs: "Runs", place: "Place") -> "Run":
     from services.tracking.evaluation.session import perform
 
-    bar = _Bar(begun)
-    with _terminated_as_interrupted():
+    bar = Bar(f"{begun.model} on {begun.set}")
+    with terminated_as_interrupted():
         try:
             return perform(begun, runs, place, bar.show)
         except KeyboardInterrupt:
@@ -175,62 +169,3 @@ def _record(ended: "Run", runs: "Runs", *, mlflow: bool, wandb: bool) -> None:
             click.echo(f"wandb: {log_to_wandb(ended, runs.path(ended.id), state_folder())}", err=True)
         except NotRecordedError as error:
             click.echo(f"not logged to wandb: {error}", err=True)
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Have SIGTERM end a run as Ctrl-C does, with what is known written down."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-class _Bar:
-    """How far a run is: one line that is written over on a terminal, now and then a new one elsewhere."""
-
-    def __init__(self, begun: "Run") -> None:
-        self._name = f"{begun.model} on {begun.set}"
-        self._terminal = sys.stderr.isatty()
-        self._begun: tuple[float, int] | None = None
-        self._last = 0.0
-        self._open = False
-        self._said = ""
-        self._echo: Callable[..., None] = click.echo
-
-    def show(self, done: int, total: int, score: float | None) -> None:
-        """Show how many are answered, and the mean score so far."""
-        now = time.monotonic()
-        self._begun = self._begun or (now, done)
-        if not self._terminal and done < total and now - self._last < _SELDOM_S:
-            return
-        self._last = now
-        text = self._line(done, total, score, now)
-        if not self._terminal:
-            if text != self._said:
-                self._echo(text, err=True)
-            self._said = text
-            return
-        width = shutil.get_terminal_size().columns - 1
-        self._echo(f"\r\x1b[2K{text[:width]}", nl=False, err=True)
-        self._open = True
-
-    def end(self) -> None:
-        """Leave the line as it is."""
-        if self._open:
-            self._echo(err=True)
-        self._open = False
-
-    def _line(self, done: int, total: int, score: float | None, now: float) -> str:
-        filled = round(done / total * _BAR) if total else 0
-        shown = "" if score is None or not done else f", score {score:.3f}"
-        began, already = self._begun or (now, done)
-        left = ""
-        if already < done < total:
-            left = f", {round((now - began) / (done - already) * (total - done))} s left"
-        return f"{self._name}  {'█' * filled}{'░' * (_BAR - filled)} {done}/{total}{shown}{left}"
