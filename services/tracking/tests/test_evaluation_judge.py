@@ -2,6 +2,9 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +14,7 @@ from services.tracking.evaluation.grading import RubricError, load_rubric, shipp
 from services.tracking.evaluation.judgements import Judgements
 from services.tracking.evaluation.pairwise import Judged
 from services.tracking.evaluation.runs import Runs
+from services.tracking.tests.samples import until
 from services.tracking.tests.samples_of_evaluation import Gateway, item, stored
 from tests.testkit.server import in_thread, running
 
@@ -224,3 +228,22 @@ def test_rubrics_are_read_and_broken_ones_refused(tmp_path):
     own.write_text("grades: [yes]")
     with pytest.raises(RubricError, match="is no rubric"):
         load_rubric(str(own))
+
+
+def test_a_judgement_that_is_told_to_end_keeps_what_was_judged(runs, served):
+    one = stored(runs, "new", [item(number, answer="good") for number in range(200)])
+    other = stored(runs, "old", [item(number, answer="bad") for number in range(200)])
+    gateway = served(by_quality)
+    verb_of = "from services.tracking.commands.judge import judge; judge()"
+    command = [sys.executable, "-c", verb_of, one.id, other.id, "--judge", "wise", "--url", gateway.url]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as child:
+        until(lambda: len(gateway.asked) > 10, timeout_s=60)
+        child.send_signal(signal.SIGTERM)
+        _, said = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert b"interrupted; what was judged is kept" in said
+    assert b"Traceback" not in said
+    (folder,) = (runs.folder / "judgements").iterdir()
+    kept = json.loads((folder / "judgement.json").read_text())
+    assert kept["state"] == "interrupted"
+    assert 5 <= kept["counts"]["a"] == len((folder / "verdicts.jsonl").read_text().splitlines()) < 200
