@@ -21,10 +21,12 @@ import services
 from services.tracking.evaluation.running import Progress
 from services.tracking.evaluation.runs import Item, Run
 
+ANSWERS = "answers.json"
+"""What the child leaves: the items, and the digest of what was asked."""
 TASKS = Path(__file__).parent / "tasks"
 _ROOT = Path(services.__file__).resolve().parents[1]
 _END_S = 10.0
-_LAST_WORDS = 600
+_LAST_WORDS = 4000
 
 
 class HarnessError(Exception):
@@ -130,6 +132,12 @@ def run_task(run: Run, task: Task, folder: Path, url: str, key: str, progress: P
     raise HarnessError(f"lm-evaluation-harness ended {_how(code)}: {_last_words(folder)}", can_go_on=True)
 
 
+def answered(folder: Path) -> int:
+    """Return how many answers of the harness are kept in a run's folder."""
+    notes = folder / "requests.jsonl"
+    return sum(bool(line) for line in notes.read_bytes().splitlines()) if notes.exists() else 0
+
+
 def shipped() -> dict[str, str]:
     """Return the tasks that come with the project, by name, with what they say of themselves."""
     import yaml
@@ -206,7 +214,7 @@ def _follow(child: subprocess.Popen[str], progress: Progress) -> Mapping[str, An
 
 def _read(folder: Path) -> Done:
     try:
-        document = json.loads((folder / "answers.json").read_text(encoding="utf-8"))
+        document = json.loads((folder / ANSWERS).read_text(encoding="utf-8"))
         items = msgspec.convert(document["items"], list[Item])
         digest = str(document["digest"])
     except (OSError, ValueError, KeyError, msgspec.ValidationError) as error:
@@ -220,6 +228,7 @@ def _how(code: int) -> str:
 
 def _last_words(folder: Path) -> str:
     log = folder / "harness.log"
-    said = log.read_bytes()[-_LAST_WORDS:].decode(errors="replace").strip()
-    last = " ".join(said.splitlines()[-2:]) if said else "it said nothing"
-    return f"{last} ({log})"
+    said = re.split(r"[\r\n]+", log.read_bytes()[-_LAST_WORDS:].decode(errors="replace"))
+    # Its progress bars are written over and over.
+    words = [line.strip() for line in said if line.strip() and "it/s]" not in line and "?it" not in line]
+    return f"{words[-1][:300] if words else 'it said nothing'} ({log})"

@@ -25,6 +25,9 @@ class Notes:
                     self.rows[row["prompt"]] = row
                 except (ValueError, KeyError, TypeError):
                     continue
+            # A kill may have cut the last line off: the next one begins anew.
+            with path.open("a", encoding="utf-8") as file:
+                file.write("\n")
         self.kept = len(self.rows)
         self.answered = self.kept
 

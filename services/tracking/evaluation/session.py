@@ -145,6 +145,7 @@ def _ask_harness(run: Run, runs: Runs, place: Place, progress: Progress) -> Run:
         raise RunError(f"{folder / TASK} can't be read ({error}); begin a new run") from None
     done = harness.run_task(run, task, folder, place.url, place.key, progress)
     runs.replace_items(run, done.items)
+    (folder / harness.ANSWERS).unlink()
     return replace(run, set_digest=done.digest)
 
 
@@ -153,7 +154,8 @@ def _end(run: Run, runs: Runs, state: State, note: str, seconds: float) -> Run:
     if state == "finished" and items and all(item.error for item in items):
         state, note = "failed", f"no item has an answer; the first: {items[0].error}"
     if state == "interrupted":
-        note = f"{note}. {len(items)} answers are kept: `sparkstack eval run --resume {run.id}` goes on"
+        kept = len(items) or harness.answered(runs.path(run.id))
+        note = f"{note}. {kept} answers are kept: `sparkstack eval run --resume {run.id}` goes on"
     served = ", ".join(sorted({item.served for item in items if item.served}))
     ended = replace(
         summarised(run, items),
