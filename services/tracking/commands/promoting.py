@@ -92,14 +92,19 @@ def promote_candidate(request: Request, names: Names, place: Place) -> None:
 
 def _models(request: Request, before: str, names: Names, place: Place) -> tuple[Model, Model | None]:
     """Return candidate and baseline as the gateway knows them, having looked whether the name is free."""
-    against = request.baseline or before
-    wanted = [request.asked.model, *([against] if against and against != NO_BASELINE else [])]
-    found, listed = promotion.look_up_all(wanted, place)
+    candidate, listed = promotion.look_up(request.asked.model, place)
     promotion.check_free(request.name, listed, list(names.all()))
-    candidate = found[request.asked.model]
-    baseline = found[wanted[1]] if len(wanted) > 1 else None
-    if baseline is not None and baseline.id == candidate.id and before != candidate.id:
-        raise NameRefused(f"{candidate.id} can't be compared with itself; name another --baseline, or none")
+    against = request.baseline or before
+    if not against or against == NO_BASELINE:
+        return candidate, None
+    if against == before and before not in listed.ids | listed.names:
+        raise NameRefused(
+            f"{request.name} stands for {before}, which the gateway has no more, so nothing can be compared with it: "
+            f"name another --baseline MODEL, or --baseline {NO_BASELINE}"
+        )
+    baseline, _ = promotion.look_up(against, place)
+    if baseline.id == candidate.id and before != candidate.id:
+        raise NameRefused(f"{candidate.id} can't be compared with itself; name another --baseline, or {NO_BASELINE}")
     return candidate, baseline
 
 
@@ -186,7 +191,8 @@ def _decide(
     else:
         noted = names.promote(event)
         _register(noted, names)
-        say_taken(noted, names, place)
+        # On standard output there is the document, where one is wished for.
+        say_taken(noted, names, place, to_stderr=request.as_json)
     if refused:
         sys.exit(REFUSED)
 
@@ -219,7 +225,7 @@ def mlflow_url() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or stack_url("mlflow")
 
 
-def say_taken(event: Event, names: Names, place: Place) -> None:
+def say_taken(event: Event, names: Names, place: Place, *, to_stderr: bool = False) -> None:
     """Say what a name stands for now, when the gateway has taken it over.
 
     Raises:
@@ -228,7 +234,7 @@ def say_taken(event: Event, names: Names, place: Place) -> None:
     told = f"{event.name} stands for {event.model}" if event.model else f"{event.name} stands for nothing"
     told += f" ({event.what}; before: {event.before})" if event.before else f" ({event.what})"
     if promotion.wait_until_taken(event.name, event.model, place):
-        click.echo(told)
+        click.echo(told, err=to_stderr)
         return
     raise click.ClickException(
         f"{told} in {names.path}, but the gateway at {place.url} has not taken it over: it must run, and read this "

@@ -35,17 +35,16 @@ class Listed:
     names: frozenset[str] = field(default_factory=frozenset)
 
 
-def look_up_all(models: Sequence[str], place: Place) -> tuple[dict[str, Model], Listed]:
-    """Return what each name stands for, and all names that there are.
+def look_up(model: str, place: Place) -> tuple[Model, Listed]:
+    """Return what a name stands for, and all names that there are.
 
     Raises:
-        DoorError: nothing answers, the key is refused, or a model is not there.
+        DoorError: nothing answers, the key is refused, or the model is not there.
     """
 
-    async def ask() -> tuple[dict[str, Model], Listed]:
+    async def ask() -> tuple[Model, Listed]:
         async with doors.client(place.url, place.key) as client:
-            door = Door(client)
-            found = {model: await door.model(model) for model in models}
+            found = await Door(client).model(model)
             data = (await client.get("/v1/models")).json()["data"]
         own = [each.get("sparkstack") or {} for each in data]
         ids = {str(each["id"]) for each, about in zip(data, own, strict=True) if not about.get("stands_for")}
@@ -148,5 +147,6 @@ def wait_until_taken(name: str, model: str, place: Place, sleep: Callable[[float
 
 def _client(place: Place) -> httpx.Client:
     headers = {"authorization": f"Bearer {place.key}"} if place.key else {}
-    # No proxy of the environment stands between this machine's processes.
-    return httpx.Client(base_url=place.url, headers=headers, timeout=_LOOK_S, trust_env=False)
+    # No proxy of the environment stands between this machine's processes; certificates are loaded where some are shown.
+    secure = place.url.startswith("https:")
+    return httpx.Client(base_url=place.url, headers=headers, timeout=_LOOK_S, trust_env=False, verify=secure)

@@ -116,7 +116,8 @@ def test_a_dry_run_and_json_change_nothing_and_say_the_same(promote, names):
     said = promote("old", "--dry-run", "--json")
     assert said.exit_code == 0
     assert json.loads(said.stdout)["verdict"] == "promoted"
-    promote("old")
+    assert names.all() == {}
+    assert json.loads(promote("old", "--json").stdout)["model"] == "old"
     refused = promote("worse", "--dry-run", "--json")
     assert refused.exit_code == 3
     assert json.loads(refused.stdout)["verdict"] == "refused"
@@ -237,6 +238,19 @@ def test_an_unknown_candidate_a_missing_set_and_rules_with_a_mistake_are_told(pr
     assert invoke("old").exit_code == 2
     assert invoke("old", "--list").exit_code == 2
     assert gateway.asked == []
+
+
+def test_a_model_that_is_gone_is_compared_with_another_or_with_nothing(promote, gateway, names):
+    promote("wordy")
+    gateway.models.remove("wordy")
+    gateway.aliases = lambda: {name: model for name, model in names.all().items() if model != "wordy"}
+    gone = promote("same")
+    assert gone.exit_code == 1
+    assert "production stands for wordy, which the gateway has no more" in gone.output
+    assert "compared with old" in promote("same", "--baseline", "old", "--dry-run").output
+    assert "can't be compared with itself" in promote("same", "--baseline", "same").output
+    assert promote("same", "--baseline", "none").exit_code == 0
+    assert names.all() == {"production": "same"}
 
 
 def test_a_gateway_that_does_not_read_the_file_is_told(promote, gateway, names, monkeypatch):
