@@ -1,6 +1,9 @@
 """`sparkstack promote` against a scripted gateway: who passes, who is refused, and the way back."""
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -12,6 +15,7 @@ from services.tracking.commands.promote import promote as verb
 from services.tracking.evaluation.names import Event, NameRefused, Names, check_name
 from services.tracking.evaluation.registry import point, register
 from services.tracking.evaluation.runs import Runs
+from services.tracking.tests.samples import until
 from services.tracking.tests.samples_of_evaluation import Gateway, Registry
 from tests.testkit.server import free_port, in_thread, running
 
@@ -251,6 +255,23 @@ def test_a_model_that_is_gone_is_compared_with_another_or_with_nothing(promote, 
     assert "can't be compared with itself" in promote("same", "--baseline", "same").output
     assert promote("same", "--baseline", "none").exit_code == 0
     assert names.all() == {"production": "same"}
+
+
+def test_a_promotion_that_is_told_to_end_changes_nothing(gateway, names, tmp_path):
+    line = '{{"id": "q{0}", "prompt": "Say {0}", "reference": "{0}", "scorer": "contains"}}\n'
+    (tmp_path / "long.jsonl").write_text("".join(line.format(number) for number in range(2000)))
+    verb_of = "from services.tracking.commands.promote import promote; promote()"
+    options = ["--as", "production", "--set", str(tmp_path / "long.jsonl"), "--url", gateway.url]
+    with subprocess.Popen([sys.executable, "-c", verb_of, "old", *options], stderr=subprocess.PIPE) as child:
+        until(lambda: len(gateway.asked) > 10, timeout_s=60)
+        child.send_signal(signal.SIGTERM)
+        _, said = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert b"interrupted; nothing has changed" in said
+    assert b"Traceback" not in said
+    assert names.all() == {}
+    (run,) = Runs(tmp_path / "state" / "evaluations").list()
+    assert run.state == "interrupted"
 
 
 def test_a_gateway_that_does_not_read_the_file_is_told(promote, gateway, names, monkeypatch):
