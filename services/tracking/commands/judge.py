@@ -107,7 +107,8 @@ def judge_two(
 
     pairs = pairings(runs.items(first), runs.items(second), references=asked.references)
     begun = begin_pairs(asked, first, second, place, judgements)
-    if begun.state == "finished" and not again:
+    # A run that went on since has more answers than were judged.
+    if begun.state == "finished" and begun.counts.get("pairs") == len(pairs) and not again:
         return begun
     if again:
         judgements.forget(begun)
@@ -128,7 +129,7 @@ def _grade(
     if not items:
         raise JudgementError(f"{run.id} has no answers yet")
     begun = begin_grades(asked, run, rubric, place, judgements)
-    if begun.state == "finished" and not again:
+    if begun.state == "finished" and begun.counts.get("answers") == len(items) and not again:
         return begun
     if again:
         judgements.forget(begun)

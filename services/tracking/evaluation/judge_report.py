@@ -29,7 +29,6 @@ def markdown(judgement: Judgement) -> str:
         "references": "shown" if judgement.references else "not shown",
         "started": judgement.started,
         "seconds": f"{judgement.seconds:.1f}",
-        "commit": judgement.commit,
     }
     table = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items() if value)]
     parts = [f"# {_head(judgement)}", "", *table, "", *(f"- {line}" for line in body), ""]
@@ -81,7 +80,6 @@ def tags_of(judgement: Judgement) -> dict[str, str]:
         "sparkstack.judgement": judgement.id,
         "sparkstack.judge": judgement.judge,
         "sparkstack.set": judgement.set,
-        "sparkstack.commit": judgement.commit,
         "mlflow.source.name": "sparkstack eval judge",
     }
     return {name: value for name, value in found.items() if value}

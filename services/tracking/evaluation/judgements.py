@@ -68,7 +68,6 @@ class Judgement:
     ended: str = ""
     seconds: float = 0.0
     url: str = ""
-    commit: str = ""
     figures: Mapping[str, Figure] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     length: LengthControlled | None = None
@@ -122,7 +121,7 @@ class Judgements:
         write_json(self.path(judgement) / "judgement.json", asdict(judgement))
 
     def lines(self, judgement: Judgement, kind: type[Line]) -> list[Line]:
-        """Return what was judged, the last word on each item; a line that was cut off by a kill is left out.
+        """Return what was judged, by id, the last word on each item; a line that was cut off by a kill is left out.
 
         Raises:
             JudgementError
@@ -139,7 +138,8 @@ class Judgements:
                     raise JudgementError(f"{path}, line {number}: {error}; --again judges anew") from None
                 continue
             found[each.id] = each
-        return list(found.values())
+        # In one order, however they came: resampling draws by place.
+        return sorted(found.values(), key=lambda each: each.id)
 
     def append(self, judgement: Judgement, line: Judged | Graded) -> None:
         """Add what was judged to a judgement's file."""

@@ -264,7 +264,6 @@ def _described(judge: Judge, run: Run, place: Place, kind: Any, method: str) -> 
         max_tokens=judge.max_tokens,
         started=timestamp(datetime.now(UTC)),
         url=place.url,
-        commit=run.commit,
     )
 
 

@@ -95,6 +95,28 @@ def test_what_was_judged_is_not_asked_again_unless_it_is_wished(runs, served):
     assert len(gateway.asked) == 18
 
 
+def test_several_at_a_time_come_to_the_same(runs, served):
+    gateway = served(by_quality)
+    one = stored(runs, "new", [item(number, answer="good" if number % 3 else "bad") for number in range(24)])
+    other = stored(runs, "old", [item(number, answer="good" if number % 2 else "bad!") for number in range(24)])
+    alone = json.loads(invoke(gateway, one.id, other.id, "--json").stdout)
+    together = json.loads(invoke(gateway, one.id, other.id, "--json", "--again", "--concurrency", "6").stdout)
+    assert together["counts"] == alone["counts"]
+    assert together["figures"] == alone["figures"]
+    assert together["counts"]["pairs"] == 24
+
+
+def test_answers_that_a_run_got_since_are_judged_too(runs, served):
+    gateway = served(by_quality)
+    one, other = two_runs(runs)
+    invoke(gateway, one.id, other.id)
+    gateway.asked.clear()
+    runs.append(one, [item(9, answer="good")])
+    runs.append(other, [item(9, answer="bad")])
+    assert "a won 3, b won 1, 1 ties, of 5 pairs" in invoke(gateway, one.id, other.id).output
+    assert len(gateway.asked) == 2
+
+
 def test_a_judge_that_looks_at_the_place_alone_is_found_out(runs, served):
     gateway = served(lambda model, body: '{"reason": "first", "better": "1"}')
     one, other = two_runs(runs)
