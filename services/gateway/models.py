@@ -78,7 +78,12 @@ def capabilities(door: Door) -> dict[str, list[str]]:
 
 def _described(facts: ModelFacts) -> dict[str, Any]:
     """Return what few models have, where they have it."""
-    found = {"dimensions": facts.dimensions, "family": facts.family, "licence": facts.licence}
+    found = {
+        "dimensions": facts.dimensions,
+        "family": facts.family,
+        "licence": facts.licence,
+        "digest": facts.digest,
+    }
     return {name: value for name, value in found.items() if value}
 
 

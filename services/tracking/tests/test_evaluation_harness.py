@@ -178,10 +178,9 @@ def test_what_is_known_of_answers_outlives_a_kill(notes, tmp_path):
         file.write('{"prompt": "abc", "ser')
     with (tmp_path / "out2").open("w") as out:
         again = Notes(tmp_path / "requests.jsonl", out)
-    assert (again.kept, again.of("Q?")["finish_reason"], again.of("other")) == (1, "length", {})
-    assert again.of("Q?")["prompt"] == sha256("Q?")
-    again.add("Q2?", {}, 1.0)
-    with (tmp_path / "out3").open("w") as out:
+        assert (again.kept, again.of("Q?")["finish_reason"], again.of("other")) == (1, "length", {})
+        assert again.of("Q?")["prompt"] == sha256("Q?")
+        again.add("Q2?", {}, 1.0)
         assert Notes(tmp_path / "requests.jsonl", out).kept == 2
 
 
