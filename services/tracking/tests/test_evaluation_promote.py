@@ -14,6 +14,7 @@ from services.kit.mlflow import MlflowError
 from services.tracking.app import create_app
 from services.tracking.commands import promoting
 from services.tracking.commands.promote import promote as verb
+from services.tracking.evaluation import session
 from services.tracking.evaluation.gate import DriftFound
 from services.tracking.evaluation.names import Event, NameRefused, Names, check_name
 from services.tracking.evaluation.promotion import drift_found
@@ -48,6 +49,8 @@ def names(tmp_path, monkeypatch):
     monkeypatch.setenv("SPARKSTACK_STATE", str(tmp_path / "state"))
     for name in ("MLFLOW_TRACKING_URI", "SPARKSTACK_API_KEY", "GATEWAY_ALIASES_FILE"):
         monkeypatch.delenv(name, raising=False)
+    # Each run asks git for the commit, and whether files have changed.
+    monkeypatch.setattr(session, "_commit", lambda: "")
     questions = [
         {"id": f"q{number}", "prompt": f"Say {number}", "reference": str(number), "scorer": "contains"}
         for number in range(QUESTIONS)
