@@ -108,6 +108,8 @@ def run(
             raise click.ClickException(ended.note)
     except (DoorError, HarnessError, RunError, SetError) as error:
         raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"the run can't be kept in {runs.folder}: {error.strerror or error}") from None
     _show(ended, runs, as_json=as_json)
     _copy(ended, runs, output)
     if ended.state == "finished":

@@ -113,5 +113,6 @@ async def _side_by_side(
         async with asyncio.TaskGroup() as group:
             for _ in range(min(at_once, len(questions))):
                 group.create_task(worker())
-    except* DoorError as errors:
-        raise errors.exceptions[0] from None
+    except ExceptionGroup as group:
+        stopped, others = group.split(DoorError)
+        raise (others or stopped or group).exceptions[0] from None

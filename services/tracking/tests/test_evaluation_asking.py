@@ -146,6 +146,28 @@ def test_a_server_that_dies_leaves_what_was_answered_and_the_run_goes_on(engine,
     assert run("run", "--resume", found.id).exit_code == 1, "it has finished"
 
 
+def test_a_server_that_dies_under_several_questions_is_told_once(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr("services.tracking.evaluation.door._FIRST_WAIT_S", 0.01)
+    path = tmp_path / "many.jsonl"
+    rows = [{"id": f"q{n}", "prompt": f"echo: {n}", "scorer": "numeric", "reference": n} for n in range(9)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    engine.script(path=CHAT, die_head=True)
+    done = run("run", "fake-chat", "--set", path, "--url", engine.url, "--concurrency", 4)
+    assert done.exit_code == 1
+    assert only_run()[0].state == "interrupted"
+    assert "nothing answers at" in done.stdout
+
+
+def test_a_full_disk_is_told_in_a_sentence(engine, questions, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Runs, "append", full)
+    done = run("run", "fake-chat", "--set", questions, "--url", engine.url)
+    assert done.exit_code == 1
+    assert "evaluations: No space left on device" in done.output
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_keeps_what_was_answered(questions, number):
     with in_thread(fake_engine(ttft_ms=150)) as engine:
