@@ -17,6 +17,8 @@ from tests.testkit.fake_runtime import FakeRuntime
 from tests.testkit.ports import free_listener, free_port
 from tests.testkit.server import eventually
 
+pytestmark = pytest.mark.slow  # processes that are started, stopped and waited for
+
 TWO = {"model-a": GIB, "model-b": GIB}
 ROOM_FOR_ONE = {"memory_gib": 2.0}
 ROOM_FOR_ALL = {"memory_gib": 8.0}

@@ -87,6 +87,7 @@ async def test_the_end_of_the_gateway_ends_its_leases():
     assert len(engines.calls("DELETE", "/leases/")) == 1
 
 
+@pytest.mark.slow
 async def test_sigterm_ends_them_too():
     async with fake_engines() as engines:
         await engines.add("small", state="ready", engine={"tokens_per_s": 50, "answer_tokens": 20})

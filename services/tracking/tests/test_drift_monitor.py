@@ -253,7 +253,7 @@ async def test_it_looks_by_itself_and_a_look_that_fails_does_not_end_it(stack, m
     await asyncio.to_thread(stack.ask)
     await stack.monitor.start()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while stack.monitor.state.windows < 1:
                 await asyncio.sleep(0.01)
     finally:
@@ -265,7 +265,7 @@ async def test_a_store_that_cannot_be_read_is_said(stack, tmp_path):
     monitor = Monitor(Store(tmp_path / "none"), stack.settings, None)
     await monitor.start()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not monitor.state.trouble:
                 await asyncio.sleep(0.01)
     finally:
