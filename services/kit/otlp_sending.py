@@ -3,6 +3,7 @@
 Whoever ends a span never waits: where the queue is full the span is dropped, counted, and told of once a minute.
 """
 
+import contextlib
 import random
 import threading
 import time
@@ -159,7 +160,8 @@ class _Complaints:
     def tell(self) -> None:
         """Say what has not been said."""
         if self._untold:
-            _log.warning("traces.spans_dropped", spans=self._untold, because=self._because)
+            with contextlib.suppress(OSError, ValueError):  # a log that is closed is no reason to send nothing more
+                _log.warning("traces.spans_dropped", spans=self._untold, because=self._because)
             self._untold, self._told_at, self._because = 0, time.monotonic(), ""
 
     def _tell_now_and_then(self) -> None:
