@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -148,8 +148,12 @@ class Runs:
         """
         now = datetime.now(UTC)
         words = "-".join(part for part in (_slug(run.model), _slug(run.set)) if part)
-        created = replace(run, id=f"{now:%Y%m%d-%H%M%S}-{words}-{secrets.token_hex(2)}", started=timestamp(now))
-        (self.folder / created.id).mkdir(mode=0o700, parents=True)
+        begun = f"{now:%Y%m%d-%H%M%S}-{words}"
+        while True:
+            created = replace(run, id=f"{begun}-{secrets.token_hex(3)}", started=timestamp(now))
+            with suppress(FileExistsError):
+                (self.folder / created.id).mkdir(mode=0o700, parents=True)
+                break
         self.save(created)
         return created
 
@@ -232,14 +236,14 @@ class Runs:
     def list(self, model: str = "", set_name: str = "") -> list[Run]:
         """Return the runs, the newest first; folders that hold none, or a broken one, are left out."""
         found = []
-        for path in sorted(self.folder.glob("*/run.json"), key=lambda path: path.parent.name, reverse=True):
+        for path in self.folder.glob("*/run.json"):
             try:
                 run = _read(path.parent)
             except RunError:
                 continue
             if (not model or run.model == model) and (not set_name or run.set == set_name):
                 found.append(run)
-        return found
+        return sorted(found, key=lambda run: (run.started, run.id), reverse=True)
 
     def latest(self, model: str, set_name: str) -> Run | None:
         """Return the newest finished run of a model on a set; None where there is none."""

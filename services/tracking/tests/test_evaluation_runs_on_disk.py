@@ -1,6 +1,7 @@
 """Runs on disk: found again, whole after a kill, held by one process at a time."""
 
 import json
+from datetime import datetime
 
 import pytest
 
@@ -91,13 +92,30 @@ def test_a_run_is_found_by_the_beginning_of_its_id_that_only_it_has(runs):
             runs.load(name)
 
 
+def test_two_runs_that_begin_at_once_have_folders_of_their_own(runs, monkeypatch):
+    drawn = iter(["aaaaaa", "aaaaaa", "bbbbbb"])
+    monkeypatch.setattr("services.tracking.evaluation.runs.secrets.token_hex", lambda _: next(drawn))
+    assert make(runs).id.endswith("aaaaaa")
+    monkeypatch.setattr("services.tracking.evaluation.runs.datetime", _Still(runs.list()[0].started))
+    assert make(runs).id.endswith("bbbbbb")
+
+
+class _Still:
+    """A clock that has stopped."""
+
+    def __init__(self, at):
+        self._at = datetime.fromisoformat(at)
+
+    def now(self, _zone):
+        return self._at
+
+
 def test_the_list_is_newest_first_and_leaves_out_what_is_none(runs, tmp_path):
     from dataclasses import replace
 
     older, newer = make(runs), make(runs, model="other")
-    # Ids are of seconds: make their order plain.
     (tmp_path / older.id).rename(tmp_path / "20200101-000000-old")
-    runs.save(replace(older, id="20200101-000000-old", state="finished"))
+    runs.save(replace(older, id="20200101-000000-old", started="2020-01-01T00:00:00.000Z", state="finished"))
     (tmp_path / "20990101-broken").mkdir()
     (tmp_path / "20990101-broken" / "run.json").write_text("{")
     later = json.loads((tmp_path / newer.id / "run.json").read_text()) | {"version": 99, "id": "20990102-later"}
