@@ -271,3 +271,22 @@ async def test_a_store_that_cannot_be_read_is_said(stack, tmp_path):
     finally:
         await monitor.stop()
     assert "can't be opened" in monitor.state.trouble
+
+
+async def test_a_store_that_is_still_being_made_is_looked_at_again_soon(stack, tmp_path):
+    store = Store(tmp_path / "new")
+    store.path.parent.mkdir()
+    store.path.touch()
+    settings = stack.settings.model_copy(update={"look_interval_s": 3600})
+    monitor = Monitor(store, settings, None)
+    await monitor.start()
+    try:
+        async with asyncio.timeout(60):
+            while "has no tables yet" not in monitor.state.trouble:
+                await asyncio.sleep(0.01)
+            store.start()
+            while monitor.state.trouble:
+                await asyncio.sleep(0.01)
+    finally:
+        await monitor.stop()
+        await asyncio.to_thread(store.stop)
