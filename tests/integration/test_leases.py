@@ -13,6 +13,8 @@ from tests.integration.raw_client import asked
 from tests.testkit.fake_engines_service import fake_engines
 from tests.testkit.server import eventually
 
+pytestmark = pytest.mark.slow  # leases that lapse, loads that are waited for
+
 SLOW = {"tokens_per_s": 20, "answer_tokens": 5000}
 
 
@@ -87,7 +89,6 @@ async def test_the_end_of_the_gateway_ends_its_leases():
     assert len(engines.calls("DELETE", "/leases/")) == 1
 
 
-@pytest.mark.slow
 async def test_sigterm_ends_them_too():
     async with fake_engines() as engines:
         await engines.add("small", state="ready", engine={"tokens_per_s": 50, "answer_tokens": 20})
