@@ -7,22 +7,15 @@ import sys
 import threading
 
 import pytest
-import structlog
 from click.testing import CliRunner
 
 from services.kit.mlflow import MlflowError
-from services.tracking.app import create_app
 from services.tracking.commands import promoting
 from services.tracking.commands.promote import promote as verb
 from services.tracking.evaluation import session
-from services.tracking.evaluation.gate import DriftFound
 from services.tracking.evaluation.names import Event, NameRefused, Names, check_name
-from services.tracking.evaluation.promotion import drift_found
 from services.tracking.evaluation.registry import point, register
 from services.tracking.evaluation.runs import Runs
-from services.tracking.evaluation.session import Place
-from services.tracking.service import Parts
-from services.tracking.settings import TrackingSettings
 from services.tracking.tests.samples import until
 from services.tracking.tests.samples_of_evaluation import Gateway, Registry
 from tests.testkit.server import free_port, in_thread, running
@@ -199,13 +192,6 @@ def test_drifting_traffic_stands_in_the_way(promote, gateway):
     assert "window 4: prompt_language" in said.output
     gateway.drift = {"windows": []}
     assert promote("old").exit_code == 0
-
-
-def test_the_tracking_service_itself_is_understood(tmp_path):
-    app = create_app(TrackingSettings(state=tmp_path), Parts(counters=list))
-    with structlog.testing.capture_logs(), in_thread(running(app)) as url:
-        assert drift_found(Place(url, "")) == DriftFound()
-    assert drift_found(Place(f"http://127.0.0.1:{free_port()}", "")).trouble.startswith("the tracking service can't be")
 
 
 def test_fresh_asks_both_again_and_another_seed_is_another_run(promote, gateway):
