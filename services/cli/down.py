@@ -1,12 +1,14 @@
 """`sparkstack down`: end everything, and leave no process, socket or port behind."""
 
 import contextlib
+import os
 import shutil
 
 import click
 
 from services.cli.home import Home, find_home
 from services.cli.lock import stack_lock
+from services.cli.modes import running_mode
 from services.cli.processes import Unit, end_units, find_units
 from services.cli.supervision import Supervisor
 from services.cli.units import STOP_WAIT_S
@@ -14,8 +16,18 @@ from services.cli.units import STOP_WAIT_S
 
 @click.command()
 def down() -> None:
-    """Stop the stack and leave nothing behind but logs, .env and the models' checks."""
+    """Stop the stack and leave nothing behind but what it keeps: .env, logs and data (volumes, in containers)."""
     home = find_home()
+    if running_mode(home) == "compose" or (running_mode(home) is None and os.environ.get("MODE") == "compose"):
+        from services.cli.containers.down import down_containers
+
+        down_containers(home)
+    else:
+        down_processes(home)
+
+
+def down_processes(home: Home) -> None:
+    """End every process of the stack, also what a dead supervisor has left."""
     if not home.state.is_dir():
         click.echo("nothing was running")
         return

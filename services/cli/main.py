@@ -18,6 +18,7 @@ VERBS = {
     "logs": ("services.cli.logs:logs", "show the services' logs, or follow them"),
     "restart": ("services.cli.restart:restart", "restart one service, or all"),
     "doctor": ("services.cli.doctor:doctor", "look at the machine and the stack, and say what is wrong"),
+    "mode": ("services.cli.modes:mode", "print how `up` would run the stack here: embedded or compose"),
     "key": ("services.cli.key:key", "print the API key that clients send"),
     "models": ("services.engines.commands.models:models", "list the models, and which are here"),
     "plan": ("services.engines.commands.plan:plan", "say whether models fit on a machine, and what they take"),

@@ -46,7 +46,12 @@ class Plan:
         services = {
             unit.service.name: {"host": self.host_of(unit.service.name), "port": unit.port} for unit in self.units
         }
-        return {"model": self.models.default, "ollama_port": self.ollama_port, "services": services}
+        return {
+            "mode": "embedded",
+            "model": self.models.default,
+            "ollama_port": self.ollama_port,
+            "services": services,
+        }
 
     def host_of(self, name: str) -> str:
         """Return the address that a service listens on."""

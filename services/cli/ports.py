@@ -37,7 +37,7 @@ def choose_ollama_port(home: Home, gateway: Service, host: str, variables: Mappi
     reason = why_taken(host, port) if port else ""
     if not reason or holds(home, gateway, port):
         return port, ""
-    holder = holder_of(port) if reason == _IN_USE else reason
+    holder = holder_of(port) if reason == IN_USE else reason
     if variables.get(OLLAMA_VARIABLE, "").strip():
         raise click.ClickException(
             f"{OLLAMA_VARIABLE}={port} is taken by {holder}. Stop it, choose another port, or set 0 for none"
@@ -59,7 +59,8 @@ def port_number(variables: Mapping[str, str], name: str, default: int, lowest: i
     return int(text)
 
 
-_IN_USE = os.strerror(errno.EADDRINUSE)
+IN_USE = os.strerror(errno.EADDRINUSE)
+"""What `why_taken` says where somebody listens already."""
 
 
 def why_taken(host: str, port: int) -> str:
@@ -83,7 +84,7 @@ def holds(home: Home, service: Service, port: int) -> bool:
 
 def _taken(service: Service, host: str, port: int) -> str:
     reason = why_taken(host, port)
-    if reason != _IN_USE:
+    if reason != IN_USE:
         return (
             f"{service.name} can't listen on {host}:{port}: {reason}. Choose another port "
             f"({service.port_variable}) or address"

@@ -8,7 +8,6 @@ from click.testing import CliRunner
 
 from services.cli import plan
 from services.cli.plan import check_digest, check_disk, internal_key, make_plan
-from services.cli.up import NoSuchModeError, check_mode
 from services.engines.commands.service import stack_models
 from services.engines.recipes import MODELS_FOLDER
 from services.engines.tests.gguf_files import write
@@ -91,15 +90,6 @@ def test_a_full_disk_is_a_sentence(home):
     check_disk(home)
     with pytest.raises(click.ClickException, match=r"logs and state need 1,000,000,000,000 MB.*SPARKSTACK_STATE"):
         check_disk(home, 10**18)
-
-
-def test_modes():
-    check_mode("")
-    check_mode("embedded")
-    for mode in ("compose", "kubernetes"):
-        with pytest.raises(NoSuchModeError, match=f"MODE={mode}: ") as caught:
-            check_mode(mode)
-        assert caught.value.exit_code == 2
 
 
 def test_documents_are_written_whole_for_their_owner_alone(tmp_path):
