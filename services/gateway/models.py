@@ -1,5 +1,6 @@
 """What clients and the page are told of each model, and the routes that load and unload one."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import structs
@@ -7,11 +8,26 @@ from msgspec import structs
 from services.gateway.catalogue import Entry, ModelFacts, Target
 from services.gateway.control import ManagedModel
 from services.gateway.door import Door
+from services.kit.asgi import Scope, header
 from services.kit.errors import UnsupportedParameter
 
 OWNED_BY = "sparkstack"
+CAPABILITY = b"x-sparkstack-capability"
 _LOADING = ("reason", "pinned", "need_bytes", "held_bytes", "queue_position", "eta_s", "expires_at", "on_gpu")
 """What is known only of models that are loaded on demand."""
+
+
+def wanted(door: Door, scope: Scope) -> Sequence[Entry]:
+    """Return the models for a list: all, or those that can do what `X-Sparkstack-Capability` names.
+
+    Chat pages would offer models that only make vectors. What nobody described may be able to do it.
+    """
+    entries = door.catalogue.entries()
+    capability = (header(scope, CAPABILITY) or b"").decode("latin-1")
+    if not capability:
+        return entries
+    known = ((entry, entry.target.facts.capabilities) for entry in entries)
+    return [entry for entry, capabilities in known if not capabilities or capability in capabilities]
 
 
 def listed(door: Door, entry: Entry) -> dict[str, Any]:

@@ -53,7 +53,8 @@ keyed = APIRouter(dependencies=[Depends(identify)])
 async def list_models(request: Request) -> dict[str, Any]:
     """Answers from memory whatever is broken behind it; `sparkstack` holds what OpenAI's form has no field for."""
     door = door_of(request)
-    return {"object": "list", "data": [models.listed(door, entry) for entry in door.catalogue.entries()]}
+    entries = models.wanted(door, request.scope)  # type: ignore[arg-type]
+    return {"object": "list", "data": [models.listed(door, entry) for entry in entries]}
 
 
 class LoadRequest(BaseModel):
