@@ -33,7 +33,7 @@ SECRETS = Path("/run/secrets")
 """Where a container engine puts secrets: a file for each, named by its variable in lower case."""
 
 
-def load_settings(cls: type[S], *, secrets: Path = SECRETS, **overrides: Any) -> S:
+def load_settings(cls: type[S], secrets: Path = SECRETS, /, **overrides: Any) -> S:
     """Build settings from `overrides`, the environment, and files of secrets; what is named first wins.
 
     Args:

@@ -63,24 +63,24 @@ def secrets(tmp_path: Path) -> Path:
 
 
 def test_a_secret_is_a_file_named_by_its_variable(secrets: Path) -> None:
-    door = load_settings(Door, secrets=secrets)
+    door = load_settings(Door, secrets)
     assert (door.api_key, door.keys) == ("from-a-file", ("a", "b"))
 
 
 def test_the_environment_and_overrides_win_over_secrets(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOOR_API_KEY", "from-the-environment")
-    assert load_settings(Door, secrets=secrets).api_key == "from-the-environment"
-    assert load_settings(Door, secrets=secrets, api_key="given").api_key == "given"
+    assert load_settings(Door, secrets).api_key == "from-the-environment"
+    assert load_settings(Door, secrets, api_key="given").api_key == "given"
 
 
 def test_without_a_folder_of_secrets_nothing_is_read(tmp_path: Path) -> None:
-    assert load_settings(Door, secrets=tmp_path / "nowhere").api_key == ""
+    assert load_settings(Door, tmp_path / "nowhere").api_key == ""
 
 
 def test_other_files_among_the_secrets_do_no_harm(secrets: Path) -> None:
     (secrets / "kubernetes.io").mkdir()
     (secrets / "tls.pem").write_bytes(b"\xff\xfe")
-    assert load_settings(Door, secrets=secrets).api_key == "from-a-file"
+    assert load_settings(Door, secrets).api_key == "from-a-file"
 
 
 def test_secrets_that_are_not_ours_to_read_are_named(secrets: Path) -> None:
@@ -90,7 +90,7 @@ def test_secrets_that_are_not_ours_to_read_are_named(secrets: Path) -> None:
         os.seteuid(65534)
     try:
         with pytest.raises(SettingsError, match=r"/secrets: Permission denied; make it readable"):
-            load_settings(Door, secrets=secrets)
+            load_settings(Door, secrets)
     finally:
         if root:
             os.seteuid(0)
