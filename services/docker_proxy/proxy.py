@@ -94,13 +94,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         began = time.monotonic()
         with self.server.places:
             status, kind, body = self._answer()
-        log(
-            "request.completed" if status != 403 else "request.refused",
-            method=self.command,
-            path=self.path.partition("?")[0][:200],
-            status=status,
-            ms=round((time.monotonic() - began) * 1000, 1),
-        )
+        if status >= 400 or self.command != "GET":  # engines are looked at every other second
+            self._log(status, time.monotonic() - began)
         self.send_response(status)
         if status not in (204, 304):
             self.send_header("Content-Type", kind)
@@ -108,6 +103,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if status not in (204, 304) and self.command != "HEAD":
             self.wfile.write(body)
+
+    def _log(self, status: int, seconds: float) -> None:
+        event = "request.refused" if status == 403 else "request.completed"
+        path = self.path.partition("?")[0][:200]
+        log(event, method=self.command, path=path, status=status, ms=round(seconds * 1000, 1))
 
     # Whatever is asked by, the rules judge.
     do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_PATCH = do_OPTIONS = _handle  # noqa: N815
