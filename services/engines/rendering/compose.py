@@ -32,7 +32,6 @@ HEADER = """\
 # `sglang`, `trtllm`, `llamacpp`, `ollama` (all models of an engine); and each container's own name.
 
 x-engine: &engine
-  init: true
   restart: "no"
   stop_grace_period: 30s
   cap_drop: [ALL]
@@ -52,6 +51,8 @@ x-cpu: &cpu
 # keeps the machine alive. Root, and a writable layer: these images compile kernels into places of their own.
 x-gpu: &gpu
   <<: *engine
+  # They are many processes; what one leaves behind is somebody's to reap.
+  init: true
   deploy: {resources: {reservations: {devices: [{driver: nvidia, count: 1, capabilities: [gpu]}]}}}
 
 """
