@@ -34,6 +34,7 @@ VERBS = {
     "embeddings": ("services.embeddings.commands:embeddings", "run the embeddings service alone"),
     "tracking": ("services.tracking.commands.service:tracking", "run the tracking service alone"),
     "mlflow": ("services.tracking.commands.mlflow:mlflow", "run the MLflow server alone"),
+    "open-webui": ("services.ui.commands:open_webui", "run Open WebUI in front of the stack (`make open-webui`)"),
     "guard": ("services.engines.commands.guard:guard", "on a Spark, as root: drop caches while an engine loads"),
 }
 

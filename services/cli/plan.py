@@ -16,6 +16,7 @@ from services.cli.probes import address
 from services.cli.units import STAMP, ServiceUnit
 from services.engines.commands.service import Preloaded, StackModels, stack_models
 from services.kit.files import read_json, write_json, write_private
+from services.kit.keys import derive
 from services.stack import SERVICES, Service, find_service, start_order
 
 LOOPBACK = "127.0.0.1"
@@ -83,6 +84,7 @@ def make_plan(home: Home, gguf: str, variables: Mapping[str, str]) -> Plan:
     if remark:
         remarks.append(remark)
     environments = _environments(home, host, ports, ollama_port, own_file)
+    environments["gateway"]["GATEWAY_OPENWEBUI_SECRET"] = openwebui_secret(home, variables)
     traced = traces_to(address(LOOPBACK, ports["mlflow"]) if "mlflow" in ports else "", variables)
     arguments = {"engines": ["--supervisor", str(home.socket), "--programs", str(home.programs)]}
     inputs = {"gateway": [home.catalogue]}
@@ -213,6 +215,11 @@ def internal_key(home: Home) -> str:
     except OSError:
         write_private(path, secrets.token_urlsafe(32) + "\n")
     return path.read_text(encoding="ascii").strip()
+
+
+def openwebui_secret(home: Home, variables: Mapping[str, str]) -> str:
+    """Return what Open WebUI signs its users' names with; where none is given it is made of the stack's own key."""
+    return variables.get("GATEWAY_OPENWEBUI_SECRET", "").strip() or derive(internal_key(home), "open-webui")
 
 
 def describe(home: Home, model: Preloaded) -> str:
