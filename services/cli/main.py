@@ -17,6 +17,8 @@ VERBS = {
     "status": ("services.cli.status:status", "show each service's state and what is being waited for"),
     "logs": ("services.cli.logs:logs", "show the services' logs, or follow them"),
     "restart": ("services.cli.restart:restart", "restart one service, or all"),
+    "backup": ("services.cli.keeping.backup:backup", "keep documents, indexes, records, keys and settings"),
+    "restore": ("services.cli.keeping.restore:restore", "put a backup back"),
     "doctor": ("services.cli.doctor:doctor", "look at the machine and the stack, and say what is wrong"),
     "mode": ("services.cli.modes:mode", "print how `up` would run the stack here: embedded or compose"),
     "key": ("services.cli.key:key", "print the API key that clients send"),

@@ -1,5 +1,6 @@
 """The images that a project is made of: which are here, and get those that aren't."""
 
+import contextlib
 import hashlib
 import json
 import subprocess
@@ -10,6 +11,7 @@ from typing import Any
 
 import click
 
+from services import __version__
 from services.cli.containers.docker import Docker, DockerError
 from services.cli.containers.project import OWN_IMAGES, Config, Project
 from services.cli.home import Home
@@ -17,6 +19,7 @@ from services.kit.files import read_json, write_json
 
 # What own images are made of.
 _SOURCES = ("services", "requirements", "scripts/image")
+_LOG_LINES = 30
 _SUFFIXES = frozenset({".py", ".yaml", ".yml", ".txt", ".html", ".css", ".js", ".json", ".lock", ".Dockerfile", ""})
 
 
@@ -58,8 +61,14 @@ def stale(home: Home, images: Iterable[str], here: Mapping[str, Mapping[str, Any
     return [
         image
         for image in images
-        if is_own(image) and (image not in here or built.get(image) != [here[image]["Id"], source])
+        if is_own(image)
+        and (image not in here or (_is_current(image) and built.get(image) != [here[image]["Id"], source]))
     ]
+
+
+def _is_current(image: str) -> bool:
+    """Say whether an image is of this folder's version; others, chosen by SPARKSTACK_VERSION, are left as they are."""
+    return image.endswith(f":{__version__}")
 
 
 def build(home: Home, project: Project, images: Sequence[str]) -> None:
@@ -69,16 +78,36 @@ def build(home: Home, project: Project, images: Sequence[str]) -> None:
         DockerError: a build failed; it says why above.
     """
     source = source_digest(home.code)
-    script = home.code / "scripts" / "images.py"
     names = [image.removeprefix(OWN_IMAGES).partition(":")[0] for image in images]
-    click.echo(f"building {', '.join(names)} …")
-    tag = images[0].partition(":")[2]
-    command = [sys.executable, str(script), "build", "--tag", tag, *names]
-    done = subprocess.run(command, cwd=home.code, env=dict(project.docker.variables), check=False)
-    if done.returncode:
-        raise DockerError(f"the images can't be built (status {done.returncode}); it says why above")
+    others = [image for image in images if not _is_current(image)]
+    if others:
+        raise DockerError(
+            f"{', '.join(others)} can't be built: this folder's code is version {__version__}; to run that, leave "
+            "SPARKSTACK_VERSION out"
+        )
+    click.echo(f"building {', '.join(names)} (a minute or two the first time) …")
+    command = [sys.executable, str(home.code / "scripts" / "images.py"), "build", *names]
+    _run_shown(command, home, project.docker)
     here = look_at(project.docker, images)
-    write_json(_record(home), {**read_json(_record(home)), **{name: [here[name]["Id"], source] for name in here}})
+    record = _record(home)
+    with contextlib.suppress(OSError):  # then they are built again, from Docker's cache
+        write_json(record, {**read_json(record), **{name: [here[name]["Id"], source] for name in here}})
+
+
+def _run_shown(command: Sequence[str], home: Home, docker: Docker) -> None:
+    """Run a long command: its progress for a person at a terminal, its end alone elsewhere, and where it fails."""
+    log = home.log("build")
+    at_terminal = sys.stdout.isatty()
+    with log.open("wb") as file:
+        out = None if at_terminal else file
+        done = subprocess.run(
+            command, cwd=home.code, env=dict(docker.variables), stdout=out, stderr=out, stdin=subprocess.DEVNULL,
+            check=False,
+        )  # fmt: skip
+    if done.returncode:
+        lines = [] if at_terminal else log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
+        why = "\n".join(f"    {line}" for line in lines) or "it says why above"
+        raise DockerError(f"the images can't be built (status {done.returncode}):\n{why}")
 
 
 def pull(project: Project, config: Config, images: Sequence[str]) -> None:
@@ -127,4 +156,5 @@ def source_digest(code: Path) -> str:
 
 
 def _record(home: Home) -> Path:
-    return home.state / "images.json"
+    """Return where it is noted what images were made of: beside the code, whichever stack's state is elsewhere."""
+    return home.code / ".state" / "images.json"

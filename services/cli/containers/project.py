@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from services import __version__
 from services.cli.containers.docker import Docker, DockerError
 from services.cli.containers.secret_files import folder_of
 from services.cli.home import Home
@@ -70,12 +71,15 @@ class Project:
         return done.stdout.decode("utf-8", "replace").strip()
 
     def show(self, *arguments: str, engines: bool = False) -> None:
-        """Run a compose command whose output, with its progress, is for the user.
+        """Run a compose command whose progress is for a person at a terminal; elsewhere it is said where it fails.
 
         Raises:
             DockerError: it failed.
         """
-        self.docker.show(*self.words(*arguments, engines=engines), variables=self.variables)
+        if sys.stdout.isatty():
+            self.docker.show(*self.words(*arguments, engines=engines), variables=self.variables)
+        else:
+            self.ask(*arguments, engines=engines, timeout_s=None)
 
     def config(self) -> "Config":
         """Return what compose makes of the files, engines too.
@@ -177,6 +181,7 @@ def choose_project(
             raise click.ClickException(f"there is no compose file {path}")
     filled_in = {
         "SPARKSTACK_SECRETS": str(folder_of(home.state)),
+        "SPARKSTACK_VERSION": variables.get("SPARKSTACK_VERSION", "").strip() or __version__,
         "ENGINES_PROFILES": ",".join(engines),
         **docker_socket(docker, variables),
         **({"GATEWAY_OLLAMA_PORT": str(ollama_port)} if ollama_port else {}),

@@ -221,7 +221,7 @@ def test_an_image_is_stale_when_its_code_has_changed(built, fake, docker):
     found = images.look_at(docker, [image])
     assert images.platform_of(found[image]) == "linux/amd64"
     assert images.stale(built, [image], found) == [image], "nobody knows what it was made of"
-    write_json(built.state / "images.json", {image: ["sha256:" + image, images.source_digest(built.code)]})
+    write_json(built.code / ".state" / "images.json", {image: ["sha256:" + image, images.source_digest(built.code)]})
     assert images.stale(built, [image], found) == []
     (built.code / "services/gateway/tests/test_app.py").write_text("2")
     assert images.stale(built, [image], found) == [], "tests are in no image"
