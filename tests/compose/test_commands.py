@@ -1,4 +1,4 @@
-"""Servers that take secrets by variables alone get them by a line of shell: each, run with a stand-in for its program."""
+"""Servers that take secrets by variables alone get them by a line of shell: each is run with a stand-in program."""
 
 import json
 import os
