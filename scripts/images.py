@@ -28,6 +28,7 @@ LIMITS_MB = {"gateway": 60, "rag": 350, "embeddings": 350, "tracking": 900, "mlf
 """What an image may weigh above its base."""
 PARTS = {"packages": "/opt/sparkstack", "models": "/opt/models", "code": "/srv/sparkstack"}
 """What is in an image, by the folder that its layer is copied to."""
+BASE_ARGUMENT = re.compile(r"^ +BASE: (\S+)$", re.MULTILINE)
 WANTED = ("linux/arm64", "linux/amd64")
 
 
@@ -215,23 +216,29 @@ def check() -> int:
 
 
 def others() -> list[str]:
-    """Return the images that compose and its overlays take from others.
+    """Return the images that compose takes from others, and those that ours are built on.
 
     Raises:
         SetupError
     """
     folder = ROOT / "compose"
-    found = set()
-    for files in ([], *([path] for path in overlays(folder))):
-        named = [word for path in [folder / "compose.yaml", *files] for word in ("--file", str(path))]
+    first = folder / "compose.yaml"
+    overlays = [path for path in sorted(folder.glob("*.yaml")) if path != first and names_image(path)]
+    found = {base()}
+    for files in ([first], *([first, overlay] for overlay in overlays)):
+        named = [word for path in files for word in ("--file", str(path))]
         listing = asked("compose", *named, "--profile", "*", "config", "--images")
         found |= {line for line in listing.splitlines() if line and not line.startswith("sparkstack/")}
+        found |= set(BASE_ARGUMENT.findall(files[-1].read_text(encoding="utf-8")))
     return sorted(found)
 
 
-def overlays(folder: Path) -> list[Path]:
-    """Return the files that change a service of compose.yaml: they are no stacks of their own."""
-    return sorted(path for path in folder.glob("*.yaml") if path.name not in ("compose.yaml", "engines.yaml"))
+def names_image(path: Path) -> bool:
+    """Say whether a file of compose changes a service's image; one that is included by another names no stack."""
+    return (
+        path.name != "engines.yaml"
+        and re.search(r"^    image:", path.read_text(encoding="utf-8"), re.MULTILINE) is not None
+    )
 
 
 def platforms(reference: str) -> list[str]:
