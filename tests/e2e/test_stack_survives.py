@@ -10,7 +10,7 @@ import pytest
 
 from services.kit.launch import MARK
 from services.stack import SERVICES
-from tests.e2e.conftest import PROCESSES, listens, wait_for
+from tests.e2e.conftest import listens, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +18,9 @@ pytestmark = pytest.mark.slow
 def test_a_killed_service_comes_back(stack):
     stack.up()
     for service in SERVICES:
-        pid = stack.pids()[service.name]
+        pid = stack.pids().get(service.name)
+        if pid is None:  # left out
+            continue
         os.kill(pid, signal.SIGKILL)
         row = stack.wait_until_ready(service.name, other_pid_than=pid)
         assert row["restarts"] == 1
@@ -32,6 +34,7 @@ def kill_supervisor(stack):
     supervisor.wait(10)
 
 
+@pytest.mark.only("embedded")
 def test_services_do_not_outlive_a_killed_supervisor(stack):
     stack.up()
     kill_supervisor(stack)
@@ -40,12 +43,13 @@ def test_services_do_not_outlive_a_killed_supervisor(stack):
     stack.run("status", code=3)
 
 
+@pytest.mark.only("embedded")
 def test_up_after_a_killed_supervisor(stack):
     stack.up()
     kill_supervisor(stack)
     stack.up()
     assert stack.ask()["usage"]["completion_tokens"] > 0
-    assert sorted({unit.name for unit in stack.units()}) == PROCESSES
+    assert stack.running() == stack.expected
 
 
 @contextlib.contextmanager
@@ -63,14 +67,16 @@ def orphan(stack):
             process.kill()
 
 
+@pytest.mark.only("embedded")
 def test_up_ends_what_a_dead_supervisor_left(stack):
     with orphan(stack) as process:
         said = stack.up()
         assert "ended what an earlier start had left without its supervisor: engines" in said
         assert process.wait(5) == -signal.SIGTERM
-    assert sorted({unit.name for unit in stack.units()}) == PROCESSES
+    assert stack.running() == stack.expected
 
 
+@pytest.mark.only("embedded")
 def test_down_ends_what_a_dead_supervisor_left(stack):
     stack.up()
     kill_supervisor(stack)
@@ -86,7 +92,7 @@ def test_down_ends_an_up_that_is_waiting(stack):
     waiting = stack.start("up", GATEWAY_DEFAULT_MODEL="nothing")
     wait_for(lambda: stack.status().get("gateway", {}).get("state") == "ready", "the gateway", stack.all_logs)
     stack.run("down")
-    said, _ = waiting.communicate(timeout=30)
+    said, _ = waiting.communicate(timeout=30 * stack.patience)
     assert waiting.returncode == 1
     assert "the stack was stopped meanwhile" in said
 
