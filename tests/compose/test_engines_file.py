@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import yaml
 
 from compose import engines as generator
 from services import __version__
@@ -25,7 +26,7 @@ def test_the_files_are_what_the_recipes_give():
     for path, text in generator.rendered().items():
         assert path.read_text(encoding="utf-8") == text, "run: python -m compose.engines"
     there = set((generator.FOLDER / "engines").glob("*.yaml"))
-    assert there == generator.rendered().keys() - {generator.TARGET}
+    assert there == generator.rendered().keys() - {generator.TARGET, generator.DUAL_SPARK}
 
 
 def test_every_recipe_with_an_image_has_a_container():
@@ -131,3 +132,29 @@ def test_nothing_but_services_stands_in_the_file_twice(tmp_path: Path):
     text = compose_text([compose_engine(recipe, engine) for recipe, engine in PAIRS])
     assert text.count("\nservices:\n") == text.count("\nvolumes:\n") == 1
     assert read("engines")["networks"] == {"engines": {"internal": True}}
+
+
+def test_two_sparks_hold_one_model_together():
+    document = yaml.safe_load(generator.DUAL_SPARK.read_text())
+    head, worker = (document["services"][name] for name in ("head", "worker"))
+    recipe = next(recipe for recipe in RECIPES if generator.DUAL_MODEL in recipe.aliases)
+    model, name = model_in_container(recipe), f"{recipe.id}@dual-spark"
+    rendered = render(recipe, "vllm", "compose", port=PORTS["vllm"], model=model, served_name=name)
+    alone = [word for word in rendered.command if word != "0.0.0.0"]
+    for rank, node in enumerate((head, worker)):
+        command = node["command"]
+        assert [word for word in command[: len(rendered.command)] if "DUAL_SPARK_LISTEN" not in word] == alone
+        assert command[command.index("--node-rank") + 1] == str(rank)
+        assert command[command.index("--tensor-parallel-size") + 1] == "2"
+        assert node["image"] == rendered.image
+        assert rendered.environment.items() <= node["environment"].items()
+    assert worker["command"][-1] == "--headless"
+    assert head["command"] == [word.replace("1", "0") if word == "1" else word for word in worker["command"][:-1]]
+
+
+def test_two_sparks_listen_where_no_other_machine_reaches_them_and_want_a_key():
+    document = yaml.safe_load(generator.DUAL_SPARK.read_text())
+    for node in document["services"].values():
+        command = node["command"]
+        assert command[command.index("--host") + 1] == "${DUAL_SPARK_LISTEN:-172.17.0.1}"
+        assert node["environment"]["VLLM_API_KEY"].startswith("${DUAL_SPARK_KEY:?")

@@ -6,6 +6,7 @@ interface. So nothing here says when it runs, and Docker must not start it again
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -56,6 +57,8 @@ x-gpu: &gpu
   deploy: {resources: {reservations: {devices: [{driver: nvidia, count: 1, capabilities: [gpu]}]}}}
 
 """
+
+_OWN_HEADER = "# Made by `sparkstack recipe compose` from recipes of your own.\n\n"
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,25 @@ def compose_text(engines: Iterable[ComposeEngine], *, header: str = HEADER) -> s
         "volumes": volumes,
     }
     return header + "\n".join(sections) + "\n\n" + _dumped(rest) + "\n"
+
+
+def own_compose_text(engines: Iterable[ComposeEngine], recipes: Path) -> str:
+    """Return an overlay with a user's own engines.
+
+    Args:
+        recipes: the folder of their recipes, which the service `engines` is to see.
+    """
+    mount = {
+        "type": "bind",
+        "source": str(recipes.absolute()),
+        "target": "/var/lib/sparkstack/recipes",
+        "read_only": True,
+        "bind": {"create_host_path": False},
+    }
+    text = compose_text(engines, header=_OWN_HEADER + HEADER.partition("\n\n")[2])
+    return text.replace(
+        "services:\n", "services:\n" + _indented(_dumped({"engines": {"volumes": [mount]}}), 2) + "\n", 1
+    )
 
 
 def _environment(rendered: Rendered) -> dict[str, str]:
