@@ -7,7 +7,9 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from click.testing import CliRunner
 
+from services.engines.commands.recipe import recipe
 from tests.compose.files import ENGINE_PROFILES, FOLDER, OTHER_PROFILES, OVERLAYS, core, everything
 
 pytestmark = pytest.mark.containers
@@ -110,3 +112,22 @@ def test_the_spark_renders_with_all_that_a_gpu_needs(config):
     assert service["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
     assert "--speculative-config" in service["command"]
     assert json.loads(service["command"][service["command"].index("--speculative-config") + 1])["method"] == "mtp"
+
+
+def test_containers_of_own_recipes_are_laid_over_the_files(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPARKSTACK_STATE", str(tmp_path))
+    made = CliRunner().invoke(recipe, ["compose", "qwen3-8b@vllm", "smollm2"])
+    (tmp_path / "own.yaml").write_text(made.stdout)
+    document = config("*", overlays=[str(tmp_path / "own")])
+    own, shipped = document["services"]["vllm-qwen3-8b-bf16"], config("*")["services"]["vllm-qwen3-8b-bf16"]
+    assert own == shipped, "replaced, with nothing of the other's left"
+    assert f"{tmp_path}/recipes" in [each["source"] for each in document["services"]["engines"]["volumes"]]
+
+
+def test_two_sparks_render(engine):
+    file = FOLDER / "dual-spark" / "compose.yaml"
+    words = ("compose", "--file", str(file), "--profile", "head", "--profile", "worker", "config", "--quiet")
+    environment = {**engine.environment, "DUAL_SPARK_HEAD": "192.0.2.1", "DUAL_SPARK_KEY": "any"}
+    subprocess.run(["docker", *words], env=environment, check=True, timeout=120)
+    refused = subprocess.run(["docker", *words], env=engine.environment, check=False, capture_output=True, text=True)
+    assert "the address of the first Spark" in refused.stderr or "any long word" in refused.stderr

@@ -125,16 +125,9 @@ def profiles(engine: EngineName, rendered: Rendered, name: str) -> list[str]:
     return [*(["spark"] if rendered.image == SPARK_IMAGE else []), engine, name]
 
 
-def compose_text(engines: Iterable[ComposeEngine], *, header: str = HEADER) -> str:
-    """Return the compose file of these engines: with the networks and volumes that they have."""
+def compose_text(engines: Iterable[ComposeEngine]) -> str:
+    """Return the compose file of these engines, with the networks and volumes that they have."""
     listed = list(engines)
-    sections = ["services:"]
-    for each in listed:
-        sections += [
-            f"  {each.name}:",
-            f"    <<: *{'gpu' if each.gpu else 'cpu'}",
-            _indented(_dumped(each.document), 4),
-        ]
     configs = {key: {"file": path} for each in listed for key, path in each.configs.items()}
     volumes = {volume: {"labels": {"sparkstack.volume": "cache"}} for volume in _volumes(listed)}
     rest = {
@@ -142,7 +135,7 @@ def compose_text(engines: Iterable[ComposeEngine], *, header: str = HEADER) -> s
         "networks": {"engines": {"internal": True}},
         "volumes": volumes,
     }
-    return header + "\n".join(sections) + "\n\n" + _dumped(rest) + "\n"
+    return f"{HEADER}services:\n{_services(listed)}\n\n{_dumped(rest)}\n"
 
 
 def own_compose_text(engines: Iterable[ComposeEngine], recipes: Path) -> str:
@@ -158,9 +151,16 @@ def own_compose_text(engines: Iterable[ComposeEngine], recipes: Path) -> str:
         "read_only": True,
         "bind": {"create_host_path": False},
     }
-    text = compose_text(engines, header=_OWN_HEADER + HEADER.partition("\n\n")[2])
-    return text.replace(
-        "services:\n", "services:\n" + _indented(_dumped({"engines": {"volumes": [mount]}}), 2) + "\n", 1
+    anchors = HEADER.partition("\n\n")[2]
+    shown = _indented(_dumped({"engines": {"volumes": [mount]}}), 2)
+    # In place of a container of the stack's own recipe of the same id, not added to it; networks and volumes are there.
+    return f"{_OWN_HEADER}{anchors}services:\n{shown}\n{_services(engines, tag=' !override')}\n"
+
+
+def _services(engines: Iterable[ComposeEngine], tag: str = "") -> str:
+    return "\n".join(
+        f"  {each.name}:{tag}\n    <<: *{'gpu' if each.gpu else 'cpu'}\n{_indented(_dumped(each.document), 4)}"
+        for each in engines
     )
 
 

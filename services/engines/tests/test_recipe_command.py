@@ -118,12 +118,14 @@ def test_an_overlay_has_the_containers_of_own_recipes_and_shows_the_service_thei
     own.parent.mkdir(parents=True)
     text = (MODELS_FOLDER / "qwen3-8b-bf16.yaml").read_text(encoding="utf-8")
     own.write_text(text.replace("id: qwen3-8b-bf16", "id: mine").replace("aliases: [qwen3-8b]", "aliases: []"))
-    document = yaml.safe_load(run("compose", "mine@vllm", "smollm2").stdout)
+    text = run("compose", "mine@vllm", "smollm2").stdout
+    assert "  llamacpp-smollm2-135m-instruct-q4_1: !override\n" in text, "in place of the stack's, where it has one"
+    document = yaml.safe_load(text.replace(" !override", ""))
     assert document["services"].keys() == {"engines", "vllm-mine", "llamacpp-smollm2-135m-instruct-q4_1"}
     (mount,) = document["services"]["engines"]["volumes"]
     assert (mount["source"], mount["target"]) == (str(own.parent), "/var/lib/sparkstack/recipes")
     assert document["services"]["vllm-mine"]["labels"]["sparkstack.instance"] == "vllm-mine"
-    assert document["networks"] == {"engines": {"internal": True}}
+    assert document["services"]["vllm-mine"]["networks"] == ["engines"]
 
 
 def test_an_engine_that_takes_a_file_is_sent_to_the_generator(run):
