@@ -65,7 +65,7 @@ bundle: ## make a folder with all that a machine without a network needs (TO=/fo
 	@$(SPARKSTACK) bundle $(ARGS)
 
 unbundle: ## take over such a folder, before the first OFFLINE=1 make up (BUNDLE=/folder)
-	@$(PYTHON) scripts/unbundle.py
+	@$(PYTHON) scripts/bundle.py take
 	@$(SPARKSTACK) unbundle $(ARGS)
 
 installed = if [ -x $(SPARKSTACK) ]; then $(SPARKSTACK) $(1) $(ARGS); else \

@@ -19,6 +19,8 @@ VERBS = {
     "restart": ("services.cli.restart:restart", "restart one service, or all"),
     "backup": ("services.cli.keeping.backup:backup", "keep documents, indexes, records, keys and settings"),
     "restore": ("services.cli.keeping.restore:restore", "put a backup back"),
+    "bundle": ("services.cli.bundling.bundle:bundle", "put all that a machine without a network needs into a folder"),
+    "unbundle": ("services.cli.bundling.unbundle:unbundle", "take over the images and models of a bundle"),
     "doctor": ("services.cli.doctor:doctor", "look at the machine and the stack, and say what is wrong"),
     "mode": ("services.cli.modes:mode", "print how `up` would run the stack here: embedded or compose"),
     "key": ("services.cli.key:key", "print the API key that clients send"),

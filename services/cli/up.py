@@ -5,6 +5,7 @@ import os
 import click
 
 from services.cli.arrival import Endpoints, Place, Running, tell, wait_until_it_answers
+from services.cli.containers.project import is_offline
 from services.cli.embedded import Embedded, endpoints_of, health_places, places_of
 from services.cli.home import Home, find_home
 from services.cli.key import VARIABLE, ensure_env_file, first_key
@@ -40,6 +41,9 @@ def up(gguf: str, timeout_s: float) -> None:
     """
     progress = Progress()
     home = find_home()
+    if is_offline(os.environ):
+        # Libraries that know no OFFLINE.
+        os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", DO_NOT_TRACK="1")
     mode = choose_mode(home, os.environ)
     click.echo(str(mode))
     if mode.name == "compose":
