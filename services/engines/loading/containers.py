@@ -7,6 +7,7 @@ is a volume that both mount at the same path, this service alone to write.
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -109,6 +110,7 @@ def place(recipe: Recipe, store: ModelStore, folder: Path) -> None:
     path = store.path_of(recipe)
     if isinstance(recipe.source, HubSource) and recipe.format == "safetensors":
         _check_inside(recipe, path, folder)
+        _check_readable(recipe, path)
         return
     target = folder / Path(model_in_container(recipe)).relative_to(MODELS)
     try:
@@ -117,6 +119,7 @@ def place(recipe: Recipe, store: ModelStore, folder: Path) -> None:
             _copy(path, target)
             return
         _check_inside(recipe, path, folder)
+        _check_readable(recipe, path)
         for source, link in _with_its_parts(path, target):
             _link(source, link)
     except OSError as error:
@@ -132,6 +135,14 @@ def _check_inside(recipe: Recipe, path: Path, folder: Path) -> None:
             f"{recipe.id} lies in {path}, where its container does not see it; put it into the folder of models, "
             f"{folder} here"
         )
+
+
+def _check_readable(recipe: Recipe, path: Path) -> None:
+    """An engine is another user, and root in its container without the right to read what is not everybody's."""
+    files = [path] if path.is_file() else [path, *path.iterdir()]
+    for file in files:
+        if not file.stat().st_mode & (stat.S_IXOTH if file.is_dir() else stat.S_IROTH):
+            raise RecipeError(f"{file}, of {recipe.id}, can't be read by its container: chmod -R a+rX {path.parent}")
 
 
 def _with_its_parts(path: Path, target: Path) -> list[tuple[Path, Path]]:

@@ -158,6 +158,15 @@ def test_a_cache_outside_the_folder_is_told(tmp_path, folder):
         place(wanted, store, folder)
 
 
+@pytest.mark.parametrize(("name", "file"), [("gpt-oss-20b", "gpt-oss-20b-mxfp4.gguf"), ("qwen3-8b", "m.safetensors")])
+def test_what_the_container_cannot_read_is_told_before_it_starts(store, folder, name, file):
+    wanted = recipe(name)
+    downloaded(store, wanted, file)
+    (store.repository(wanted.source).folder / "blobs" / "0").chmod(0o600)
+    with pytest.raises(RecipeError, match=r"can't be read by its container: chmod -R a\+rX /"):
+        place(wanted, store, folder)
+
+
 def test_a_file_of_the_users_own_is_linked_by_the_recipes_id(store, folder):
     (folder / "mine").mkdir()
     (folder / "mine" / "any.gguf").write_bytes(b"GGUF")
