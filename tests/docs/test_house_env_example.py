@@ -18,6 +18,8 @@ EXAMPLE = ROOT / ".env.example"
 OURS = re.compile(r"(?:GATEWAY|ENGINES|EMBEDDINGS|RAG|LLAMACPP|SPARKSTACK)_[A-Z_]*[A-Z]|MODE|MODELS|GGUF|LOG_LEVEL")
 # They say where .env is, or mark our own processes: nothing that .env could set.
 NOT_SETTINGS = {"SPARKSTACK_HOME", "SPARKSTACK_STATE", "SPARKSTACK_UNIT"}
+# `up` fills compose's files in with them.
+NOT_SETTINGS |= {"ENGINES_PROFILES", "SPARKSTACK_SECRETS"}
 # Set for the stack by `make up`, where the gateway alone has another default.
 STACK_DEFAULTS = {"GATEWAY_OLLAMA_PORT": "11434"}
 SETTINGS = [GatewaySettings, EnginesSettings, EmbeddingsSettings, RagSettings]

@@ -310,7 +310,7 @@ def _model(container: Container) -> list[str]:
     return [container.instance.partition("-")[2]] if container.instance else []
 
 
-def wait_for(condition, what, explain=lambda: "", timeout_s=60.0):
+def wait_for(condition, what, explain=lambda: "", timeout_s=120.0):
     """Return what `condition` returns as soon as that is true."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -7,7 +7,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -21,7 +20,6 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 from playwright.async_api import Error as PageError
-from playwright.async_api import TimeoutError as PageTimeout
 
 from services.cli.home import Home
 from services.cli.processes import end_units
@@ -139,7 +137,9 @@ async def session(webui: WebUi, browser: Browser) -> dict[str, Any]:
         await page.get_by_label("Email").fill(ANN["email"])
         await page.get_by_label("Password", exact=True).fill(ANN["password"])
         await page.get_by_role("button", name="Create Admin Account").click()
-        await expect(page).not_to_have_url(re.compile("/auth"))
+        # News of the version are shown once; that they were seen is kept in the account.
+        async with page.expect_response(re.compile("/users/user/settings/update"), timeout=90_000):
+            await page.get_by_role("button", name="Okay, Let's Go!").click(timeout=90_000)
         state: Any = await page.context.storage_state()
         return dict(state)
 
@@ -177,16 +177,13 @@ async def _enter(page: Page, url: str) -> None:
     """Open its first page: sign-up, or an empty chat. A network that changes meanwhile makes browsers give up once."""
     await page.goto(url)
     await page.get_by_role("button", name="Get started").or_(page.locator("#chat-input")).wait_for(timeout=30_000)
-    if await page.locator("#chat-input").count():
-        with suppress(PageTimeout):
-            await page.get_by_role("button", name="Okay, Let's Go!").click(timeout=3000)
-    else:
+    if not await page.locator("#chat-input").count():
         await page.get_by_role("button", name="Get started").click()
 
 
 @asynccontextmanager
 async def opened(browser: Browser, webui: WebUi, session: Any) -> AsyncIterator[Visit]:
-    size = {"width": 1280, "height": 800}
+    size = {"width": 1120, "height": 640}
     context = await browser.new_context(viewport=size, storage_state=session, locale="en-US")  # type: ignore[arg-type]
     try:
         page = await context.new_page()
@@ -241,10 +238,9 @@ async def test_an_answer_grows_as_it_comes_and_gets_a_title_by_the_small_model(
                 }).observe(document.body, {subtree: true, childList: true, characterData: true});
             }"""
         )
-        await visit.ask("Write a long story about a lighthouse keeper and his dog.")
-        await expect(visit.answer).to_have_text(re.compile(r"(\w+\W+){40,}", re.S))
-        await expect(visit.page.locator("#send-message-button")).to_be_visible()
-        assert len(await visit.page.evaluate("[...lengths]")) > 10
+        await visit.ask("Describe the sea in two sentences.")
+        await expect(visit.answer).to_have_text(re.compile(r"(\w+\W+){12,}", re.S))
+        assert len(await visit.page.evaluate("[...lengths]")) > 4
 
     def titles() -> list[dict[str, Any]]:
         return [each for each in webui.requests("/v1/chat/completions") if "yielded_ms" in each]
@@ -269,7 +265,7 @@ async def test_documents_answer_with_the_places_that_they_answer_from(
     async with opened(browser, webui, session) as visit:
         page = visit.page
         await visit.pick("rag/island")
-        await visit.ask("Who lights the lamp of the lighthouse?")
+        await visit.ask("When was the lighthouse of Norderhook built?")
         mark = visit.answer.get_by_role("button", name="View source: The lighthouse of Norderhook")
         await expect(mark.first).to_be_visible()
         sources = visit.answer.get_by_role("button", name=re.compile(r"Toggle \d+ source"))
@@ -278,7 +274,7 @@ async def test_documents_answer_with_the_places_that_they_answer_from(
         await page.screenshot(path=screenshots / "openwebui-rag.png")
         await mark.first.click()
         dialog = page.get_by_role("dialog")
-        await expect(dialog).to_contain_text(re.compile("built in 1887|keeper, Marten Brook"))
+        await expect(dialog).to_contain_text("The lighthouse of Norderhook was built in 1887.")
         await page.screenshot(path=screenshots / "openwebui-citation.png")
 
 
@@ -303,7 +299,8 @@ async def test_a_file_that_is_attached_is_found_by_the_stacks_vectors(
         embedded = await eventually(lambda: webui.requests("/v1/embeddings"), "vectors of the file")
         assert {each["status"] for each in embedded} == {200}
         await visit.ask("What does the gardener grow?")
-        await expect(visit.answer.get_by_role("button", name=re.compile(r"Toggle \d+ source"))).to_be_visible()
+        sources = visit.answer.get_by_role("button", name=re.compile(r"Toggle \d+ source"))
+        await sources.click()
         await expect(visit.answer).to_contain_text("garden.md")
 
 
@@ -315,9 +312,8 @@ async def test_each_person_is_known_to_the_gateway_by_a_name_of_their_own(webui:
         return asyncio.to_thread(webui.call, *arguments, **fields)
 
     ann = await call("POST", "/api/v1/auths/signin", json={key: ANN[key] for key in ("email", "password")})
-    bob = await call("POST", "/api/v1/auths/signup", json=BOB)
-    assert (ann["role"], bob["role"]) == ("admin", "pending"), "whoever comes later waits to be let in"
-    await call("POST", f"/api/v1/users/{bob['id']}/update", ann["token"], json={**BOB, "role": "user", "password": ""})
+    assert ann["role"] == "admin"
+    bob = await call("POST", "/api/v1/auths/add", ann["token"], json={**BOB, "role": "user"})
     listed = await call("GET", "/api/models", bob["token"])
     assert {SMALL, "rag/island"} <= {each["id"] for each in listed["data"]}, "models are there for everybody"
     for person in (ann, bob):
@@ -331,12 +327,7 @@ async def test_each_person_is_known_to_the_gateway_by_a_name_of_their_own(webui:
     assert BOB["email"] not in log
 
 
-def test_what_is_kept_is_in_the_state_folder_alone(webui: WebUi) -> None:
+async def test_what_is_kept_is_in_the_state_folder_alone(webui: WebUi) -> None:
     assert (webui.stack.home.state / "open-webui" / "webui.db").is_file()
-    assert shutil.which("git") is None or not _changed(PROGRAM.parent.parent)
-
-
-def _changed(folder: Path) -> list[Path]:
-    """Return databases and keys that it would have written beside its own code."""
-    package = next((folder / "lib").glob("python3.*/site-packages/open_webui"))
-    return [path for path in (*package.glob("data/*.db"), *folder.glob(".webui_secret_key")) if path.is_file()]
+    package = next((PROGRAM.parents[1] / "lib").glob("python3.*/site-packages/open_webui"))
+    assert not list(package.glob("data/*.db")), "nothing is written beside its code"

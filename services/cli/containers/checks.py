@@ -44,6 +44,17 @@ def check_engine(engine: Engine) -> Iterator[Finding]:
         )
 
 
+def check_boot(host: Host) -> Iterator[Finding]:
+    """Say whether the stack comes back when the machine starts again; nothing where that is not systemd's."""
+    state = host.unit_start("docker.service")
+    if state in ("enabled", "static", "indirect", "enabled-runtime"):
+        yield ok("Docker starts with the machine, and the stack's services with it")
+    elif state:
+        yield warn(
+            f"Docker does not start with the machine ({state}), so the stack doesn't: sudo systemctl enable docker"
+        )
+
+
 def check_gpu(engine: Engine, host: Host, profile: str) -> Iterator[Finding]:
     """Judge what containers need to use a GPU of NVIDIA's; nothing where there is none and none is wanted."""
     if profile != "spark":

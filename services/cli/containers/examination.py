@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import click
 
 from services.cli.containers.checks import (
+    check_boot,
     check_disk,
     check_engine,
     check_gpu,
@@ -35,7 +36,9 @@ def examine_containers(home: Home, mode: Mode, variables: Mapping[str, str]) -> 
         yield fail(error.message)
         return
     yield ok(f"profile {plan.profile}: {', '.join(plan.config.core)}")
-    yield from check_gpu(engine, Host(variables=variables), plan.profile)
+    host = Host(variables=variables)
+    yield from check_boot(host)
+    yield from check_gpu(engine, host, plan.profile)
     images = plan.config.images()
     here = look_at(docker, images)
     yield check_disk(engine, plan.profile, [image for image in images if image not in here])

@@ -85,6 +85,10 @@ class Host:
         """Return what systemd says of a unit, such as `active`; empty where there is no systemd."""
         return self.program("systemctl", "is-active", unit).strip()
 
+    def unit_start(self, unit: str) -> str:
+        """Return whether a unit starts with the machine, such as `enabled`; empty where there is no systemd."""
+        return self.program("systemctl", "is-enabled", unit).strip()
+
     def program(self, name: str, *arguments: str) -> str:
         """Return what a program of this machine prints; empty where it isn't here or hangs."""
         path = shutil.which(name, path=self.variables.get("PATH"))

@@ -7,6 +7,7 @@ import pytest
 
 from services.cli.containers import checks, images
 from services.cli.containers.checks import (
+    check_boot,
     check_disk,
     check_driver,
     check_engine,
@@ -334,6 +335,13 @@ def test_what_freezes_unified_memory_is_told(host):
     assert "flush-caches.sh" in cache.text
     assert "vm.min_free_kbytes is 4194304" in reserve.text
     assert "guard-service.sh install" in guard.text
+
+
+@pytest.mark.parametrize(("said", "level"), [("enabled", ["ok"]), ("disabled", ["warn"]), ("", [])])
+def test_what_starts_with_the_machine(host, said, level):
+    assert list(check_boot(host)) == [], "there is no systemd"
+    spark(host, program={"systemctl": said})
+    assert levels(check_boot(host)) == level
 
 
 def test_room_is_judged_where_images_are_missing(monkeypatch):
