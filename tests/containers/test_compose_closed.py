@@ -1,25 +1,17 @@
 """The core of the compose file on a real engine: it answers, and each container reaches what it must and no more."""
 
 import json
-import os
-import secrets
-import subprocess
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from services.stack import SERVICES
-from tests.compose.files import FOLDER, read
-from tests.testkit.docker_engine import DockerEngine
-from tests.testkit.ports import free_port
+from tests.containers.stacks import KEY, composed
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
 
-KEY = "sk-spark-test"
 ENGINE = "llamacpp-smollm2-135m-instruct-q4_1"
 OUTSIDE = ("1.1.1.1", 443)
 # Who may open a connection to whom. Nobody has a way out in this stack: it is started with offline.yaml.
@@ -60,71 +52,12 @@ print(json.dumps([answer.status, answer.read().decode()]))
 """
 
 
-@dataclass
-class Stack:
-    """The core, as a project of its own."""
-
-    engine: DockerEngine
-    project: str
-    variables: dict[str, str]
-    files: tuple[str, ...] = ("compose", "offline")
-    _ids: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.variables['GATEWAY_PORT']}"
-
-    def compose(self, *arguments: str, profile: str = "", check: bool = True) -> str:
-        files = [word for name in self.files for word in ("--file", str(FOLDER / f"{name}.yaml"))]
-        chosen = ("--profile", profile) if profile else ()
-        done = subprocess.run(
-            ["docker", "compose", "--env-file", "/dev/null", *files, *chosen, *arguments],
-            env={**self.engine.environment, **self.variables},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert not check or done.returncode == 0, done.stderr[-4000:]
-        return done.stdout
-
-    def inside(self, service: str, code: str, *arguments: str) -> Any:
-        """Run Python in a service's container and return the document that it prints."""
-        said = self.compose("exec", "-T", service, "python3", "-I", "-c", code, *arguments, profile="cpu")
-        return json.loads(said)
-
-    def inspect(self) -> dict[str, dict[str, Any]]:
-        """Return what Docker knows of each container, by its service."""
-        label = f"label=com.docker.compose.project={self.project}"
-        ids = self.engine.docker("ps", "--all", "--quiet", "--filter", label).split()
-        documents = json.loads(self.engine.docker("inspect", *ids))
-        return {document["Config"]["Labels"]["com.docker.compose.service"]: document for document in documents}
-
-
 @pytest.fixture(scope="module")
 def stack(engine, built, tmp_path_factory):
-    project = f"sparkstack-test-{os.getpid()}"
-    folder = tmp_path_factory.mktemp("secrets")
-    for name in read("compose")["secrets"]:
-        (folder / name).write_text(KEY if name == "sparkstack_api_key" else secrets.token_urlsafe(32))
-        (folder / name).chmod(0o644)
-    (folder / "hf_token").write_text("")
-    socket = Path(engine.endpoint.removeprefix("unix://"))
-    variables = {
-        "COMPOSE_PROJECT_NAME": project,
-        "SPARKSTACK_SECRETS": str(folder),
-        "GATEWAY_PORT": str(free_port()),
-        "DOCKER_SOCKET": str(socket),
-        "DOCKER_GID": str(socket.stat().st_gid),
-        "ENGINES_PROFILES": "cpu",
-    }
-    stack = Stack(engine, project, variables)
-    try:
-        stack.compose("create", "--pull", "never", profile="cpu")
+    with composed(engine, tmp_path_factory.mktemp("secrets"), overlays=("offline",)) as stack:
+        stack.compose("create", "--no-build", "--pull", "never", profile="cpu")
         stack.compose("up", "--detach", "--wait", "--no-build", "--pull", "never")
         yield stack
-    finally:
-        stack.compose("down", "--volumes", "--timeout", "5", profile="*", check=False)
 
 
 def test_a_question_is_answered_by_the_engine_that_the_engines_service_has_started(stack):
