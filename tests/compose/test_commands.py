@@ -34,7 +34,7 @@ def run(tmp_path: Path):
         path = (tmp_path if program.startswith("./") or program.endswith(".sh") else programs) / program
         path.write_text('#!/bin/sh\necho "$*"\nenv -0 > env\n[ -t 0 ] || cat > stdin\n')
         path.chmod(0o755)
-        shell, flag, text = core()[service]["command"]
+        shell, flag, text = core()[service].get("entrypoint") or core()[service]["command"]
         done = subprocess.run(
             [shell, flag, text.replace("/run/secrets", str(secrets))],
             cwd=tmp_path,
