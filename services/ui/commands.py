@@ -33,7 +33,7 @@ def open_webui(port: int | None, host: str | None) -> None:
     """Run Open WebUI in front of the gateway, until Ctrl-C.
 
     `make open-webui` installs it first. Accounts, chats and files are kept under the state folder; its settings are
-    services/ui/openwebui.env. With containers, `PROFILE=ui make up` runs it instead.
+    services/ui/openwebui.env. With containers, `PROFILES=ui make up` runs it instead.
     """
     given: dict[str, Any] = {"port": port, "host": host}
     program = _ENVIRONMENT / "bin" / "open-webui"
