@@ -43,6 +43,10 @@ VERBS = {
 }
 
 
+IN_CONTAINERS = frozenset({"models", "pull", "rm"})
+"""Verbs about files that are in a volume where the stack runs as containers."""
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called."""
 
@@ -54,6 +58,8 @@ class LazyGroup(click.Group):
         """Import and return a verb."""
         if cmd_name not in VERBS:
             return None
+        if cmd_name in IN_CONTAINERS and (inside := _inside(cmd_name)) is not None:
+            return inside
         module, attribute = VERBS[cmd_name][0].split(":")
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
@@ -63,6 +69,22 @@ class LazyGroup(click.Group):
         """Write the list of verbs without importing them."""
         with formatter.section("Verbs"):
             formatter.write_dl([(verb, line) for verb, (_, line) in VERBS.items()])
+
+
+def _inside(verb: str) -> click.Command | None:
+    """Return the verb as it runs in its container; None where the stack does not run as containers."""
+    if MARK in os.environ:
+        return None
+    from services.cli.home import find_home
+    from services.cli.modes import running_mode
+
+    load_environment()
+    home = find_home()
+    if running_mode(home) != "compose":
+        return None
+    from services.cli.containers.inside import inside_command
+
+    return inside_command(home, verb)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

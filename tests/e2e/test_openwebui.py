@@ -41,6 +41,8 @@ DOCUMENTS = {
     ),
     "bakery.md": "# The bakery\n\nThe bakery sells rye bread on Mondays. The oven is heated with beech wood.\n",
 }
+UPPER = {"x": 0, "y": 0, "width": 1280, "height": 360}
+"""What a picture of a short answer needs of the page."""
 ANN = {"name": "Ann", "email": "ann@example.org", "password": "correct horse battery staple"}
 BOB = {"name": "Bob", "email": "bob@example.org", "password": "another good password"}
 
@@ -183,7 +185,7 @@ async def _enter(page: Page, url: str) -> None:
 
 @asynccontextmanager
 async def opened(browser: Browser, webui: WebUi, session: Any) -> AsyncIterator[Visit]:
-    size = {"width": 1120, "height": 640}
+    size = {"width": 1280, "height": 800}
     context = await browser.new_context(viewport=size, storage_state=session, locale="en-US")  # type: ignore[arg-type]
     try:
         page = await context.new_page()
@@ -220,7 +222,7 @@ async def test_the_picker_offers_what_chats_by_both_apis_and_shows_what_is_loade
         models = {name.removeprefix("Select ").removesuffix(" model") for name in names}
         assert models == {SMALL, "rag/island", f"ollama.{SMALL}", "ollama.rag/island"}
         loaded = options.filter(has_text=f"ollama.{SMALL}")
-        await expect(loaded.locator("xpath=..").get_by_label("Eject model")).to_have_count(1)
+        await expect(loaded.get_by_label("Eject model")).to_have_count(1)
         await page.screenshot(path=screenshots / "openwebui-models.png")
 
 
@@ -271,7 +273,7 @@ async def test_documents_answer_with_the_places_that_they_answer_from(
         sources = visit.answer.get_by_role("button", name=re.compile(r"Toggle \d+ source"))
         await expect(sources).to_be_visible()
         await sources.click()
-        await page.screenshot(path=screenshots / "openwebui-rag.png")
+        await page.screenshot(path=screenshots / "openwebui-rag.png", clip=UPPER)
         await mark.first.click()
         dialog = page.get_by_role("dialog")
         await expect(dialog).to_contain_text("The lighthouse of Norderhook was built in 1887.")

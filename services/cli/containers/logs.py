@@ -1,6 +1,6 @@
 """`sparkstack logs` with containers."""
 
-import contextlib
+import signal
 import subprocess
 
 import click
@@ -31,8 +31,13 @@ def show_container_logs(home: Home, service: str | None, *, follow: bool, lines:
         docker.program, "compose", "--project-name", project, "logs", "--follow", "--no-color", "--tail", str(lines),
         *(["--no-log-prefix"] if len(chosen) == 1 else []), *(container.service for container in chosen),
     ]  # fmt: skip
-    with contextlib.suppress(KeyboardInterrupt):
-        subprocess.run(command, cwd=home.state, env=dict(docker.variables), check=False)
+    with subprocess.Popen(command, cwd=home.state, env=dict(docker.variables)) as process:
+        # It goes with this one, however that is ended.
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
 
 
 def choose(found: dict[str, Container], service: str | None) -> list[Container]:

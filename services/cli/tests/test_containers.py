@@ -14,7 +14,7 @@ from services.cli.containers.logs import choose
 from services.cli.containers.running import Containers, places_of, seen_here
 from services.cli.containers.status import judge
 from services.cli.containers.transport import ContainerTransport
-from services.cli.main import cli
+from services.cli.main import IN_CONTAINERS, cli
 from services.cli.tests.fake_docker import FakeDocker, container
 from services.kit.files import write_json
 
@@ -249,3 +249,27 @@ def test_no_key_is_in_a_command_line(fake, docker):
         client.get("http://engines:8010/models", headers={"authorization": "Bearer sk-secret"})
     assert "sk-secret" not in json.dumps(fake.asked)
     assert "sk-secret" in fake.stdins[-1]
+
+
+# --- verbs about models' files
+
+
+@pytest.mark.parametrize("verb", sorted(IN_CONTAINERS))
+def test_a_verb_about_models_files_runs_where_they_are(fake, home, monkeypatch, capfd, verb):
+    there_are(fake, container("engines"))
+    fake.answer("exec", stdout="a line from inside\n", status=3)
+    monkeypatch.setenv("PATH", fake.variables["PATH"])
+    write_json(home.stack_file, {"mode": "compose", "project": "sparkstack", "services": {}})
+    reply = CliRunner().invoke(cli, [verb, "smollm2", "--yes", "--help"])
+    assert reply.exit_code == 3, reply.output
+    assert capfd.readouterr().out == "a line from inside\n"
+    assert fake.asked[-1][-5:] == [container("engines")["Id"], "sparkstack", verb, "smollm2", "--yes", "--help"][-5:]
+
+
+def test_a_verb_about_models_files_says_when_nothing_runs(fake, home, monkeypatch):
+    fake.answer("ps", stdout="")
+    monkeypatch.setenv("PATH", fake.variables["PATH"])
+    write_json(home.stack_file, {"mode": "compose", "project": "sparkstack", "services": {}})
+    reply = CliRunner().invoke(cli, ["pull", "smollm2"])
+    assert reply.exit_code == 1
+    assert "engines' own, and it does not run; `make up` first" in reply.output
