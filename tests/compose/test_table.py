@@ -16,7 +16,7 @@ from services.rag.settings import RagSettings
 from services.stack import SERVICES, Service
 from services.tracking.mlflow_settings import MlflowSettings
 from services.tracking.settings import TrackingSettings
-from tests.compose.files import FOLDER, core, read
+from tests.compose.files import FOLDER, core, filled, interpolated, read
 
 SETTINGS = {
     "gateway": (GatewaySettings,),
@@ -139,6 +139,18 @@ def test_the_gateways_catalogue_is_what_the_table_gives():
 def test_traces_go_to_mlflow_from_every_service_that_makes_some():
     traced = {row.name for row in SERVICES if "OTEL_" in row.variables}
     overlay = read("mlflow")["services"]
-    assert overlay.keys() == traced
+    assert overlay.keys() == read("otlp")["services"].keys() == traced
     for service in overlay.values():
-        assert "http://mlflow:5000/v1/traces" in service["environment"]["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
+        endpoint = service["environment"]["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
+        assert interpolated(endpoint) == "http://mlflow:5000/v1/traces"
+        collector = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
+        assert interpolated(endpoint, collector) == "http://collector:4318/v1/traces"
+
+
+def test_a_collector_is_reached_by_who_makes_traces_and_is_no_way_out():
+    overlay = read("otlp")
+    for service in filled(overlay["services"]).values():
+        assert service["networks"] == ["telemetry"], "beside those of compose.yaml"
+        assert service["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://host.docker.internal:4318"
+    options = overlay["networks"]["telemetry"]["driver_opts"]
+    assert options == {"com.docker.network.bridge.enable_ip_masquerade": "false"}
