@@ -90,7 +90,8 @@ def _runtime(
     if settings.docker:
         from services.engines.runtimes.docker import DockerRuntime
 
-        return DockerRuntime(settings.docker, settings.project), _containers(settings)
+        containers = _containers(settings)  # first: it judges the address
+        return DockerRuntime(settings.docker, settings.project), containers
     if socket is None or programs is None:
         raise SettingsError("name --supervisor and --programs, as `sparkstack up` does; or a Docker: ENGINES_DOCKER")
     from services.engines.runtimes.processes import SupervisordRuntime
