@@ -13,6 +13,7 @@ from services.kit.supervisord import ProcessState, State
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 INSTANCE_LABEL = "sparkstack.instance"
+_FOLDER_LABEL = "com.docker.compose.project.working_dir"
 _ONE_OFF_LABEL = "com.docker.compose.oneoff"
 _PROCESS_STATES: dict[str, State] = {
     "running": "running",
@@ -40,6 +41,7 @@ class Container:
         ports: published ones: of the container → address and port of this machine.
         instance: which engine it is; empty for all others.
         mounts: name of a volume → where it is inside.
+        folder: of the compose file that it was made of.
     """
 
     id: str
@@ -58,6 +60,7 @@ class Container:
     image: str = ""
     image_id: str = ""
     mounts: Mapping[str, str] = field(default_factory=dict)
+    folder: str = ""
 
     @property
     def is_up(self) -> bool:
@@ -134,6 +137,7 @@ def _container(document: Mapping[str, Any]) -> Container:
             for mount in document.get("Mounts") or ()
             if mount.get("Type") == "volume" and mount.get("Name")
         },
+        folder=labels.get(_FOLDER_LABEL, ""),
     )
 
 

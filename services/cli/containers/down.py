@@ -23,6 +23,7 @@ def down_containers(home: Home) -> None:
         raise NoEngineError("the stack runs as containers, and there is no docker command here any more")
     docker.look()
     project = recorded_project(home, docker)
+    home.make_folders()
     with stack_lock(home):
         containers = find_containers(docker, project.name)
         running = sorted(name for name, container in containers.items() if container.is_up)

@@ -20,6 +20,7 @@ from services.cli.containers.docker import Docker, Engine
 from services.cli.containers.host import Host
 from services.cli.containers.images import get_missing, look_at, platform_of
 from services.cli.containers.project import (
+    NAME_VARIABLE,
     Config,
     Project,
     choose_profile,
@@ -127,6 +128,7 @@ def make_plan(home: Home, docker: Docker, engine: Engine, variables: Mapping[str
     profile, why = choose_profile(variables, has_gpu=engine.has_nvidia and engine.architecture == "aarch64")
     remarks = [f"profile: {profile} ({why})"]
     before = find_containers(docker, project_name(variables))
+    refuse_anothers(before, home, project_name(variables))
     ollama_port, remark = choose_ollama_port(before, variables)
     if remark:
         remarks.append(remark)
@@ -134,6 +136,21 @@ def make_plan(home: Home, docker: Docker, engine: Engine, variables: Mapping[str
         remarks.append("OFFLINE=1: nothing is pulled or built, and no network leads outside")
     project = choose_project(home, docker, profile, variables, ollama_port=ollama_port)
     return Plan(project, project.config(), profile, remarks)
+
+
+def refuse_anothers(containers: Mapping[str, Container], home: Home, project: str) -> None:
+    """Check that the project's containers are of this folder.
+
+    Raises:
+        click.ClickException: they are another's, which would be changed into this one.
+    """
+    folder = str(home.code / "compose")
+    others = {container.folder for container in containers.values()} - {folder, ""}
+    if others:
+        raise click.ClickException(
+            f"there is a stack of the name {project} already, of {min(others)}: `make down` there, or give this one "
+            f"another name: {NAME_VARIABLE}=second make up"
+        )
 
 
 def choose_ollama_port(containers: Mapping[str, Container], variables: Mapping[str, str]) -> tuple[int, str]:

@@ -30,6 +30,7 @@ from services.cli.containers.project import (
     recorded_project,
 )
 from services.cli.containers.secret_files import ensure_secrets, folder_of, forget_unknown
+from services.cli.containers.up import refuse_anothers
 from services.cli.tests.fake_docker import FakeDocker
 from services.kit.files import write_json
 from tests.testkit.ports import free_listener, free_port
@@ -135,6 +136,15 @@ def test_the_profile_follows_the_machine_and_the_user_wins():
     assert choose_profile({"PROFILE": "cpu"}, has_gpu=True) == ("cpu", "PROFILE says so")
     with pytest.raises(click.ClickException, match="PROFILE=tpu: there is no such profile; there are: cpu, spark"):
         choose_profile({"PROFILE": "tpu"}, has_gpu=False)
+
+
+def test_containers_of_another_folder_are_not_taken_over(home):
+    own = {"gateway": Container("1", "g", "gateway", "running", folder=str(home.code / "compose"))}
+    refuse_anothers(own, home, "sparkstack")
+    with pytest.raises(
+        click.ClickException, match=r"name sparkstack already, of /other/compose: .*COMPOSE_PROJECT_NAME="
+    ):
+        refuse_anothers({"rag": Container("1", "g", "rag", "exited", folder="/other/compose")}, home, "sparkstack")
 
 
 def test_names_of_projects():

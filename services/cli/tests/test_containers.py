@@ -273,3 +273,26 @@ def test_a_verb_about_models_files_says_when_nothing_runs(fake, home, monkeypatc
     reply = CliRunner().invoke(cli, ["pull", "smollm2"])
     assert reply.exit_code == 1
     assert "engines' own, and it does not run; `make up` first" in reply.output
+
+
+# --- down without a record
+
+
+def test_down_finds_what_a_killed_start_has_left(fake, home, monkeypatch):
+    own = {"com.docker.compose.project.working_dir": str(home.code / "compose")}
+    there_are(fake, container("gateway", Labels=own))
+    fake.answer("compose", "down")
+    fake.answer("rm")
+    monkeypatch.setenv("PATH", fake.variables["PATH"])
+    reply = CliRunner().invoke(cli, ["down"])
+    assert reply.exit_code == 0, reply.output
+    assert "stopping gateway" in reply.output
+    assert any("down" in words for words in fake.asked)
+
+
+def test_down_leaves_the_stack_of_another_folder_alone(fake, home, monkeypatch):
+    there_are(fake, container("gateway", Labels={"com.docker.compose.project.working_dir": "/other/compose"}))
+    monkeypatch.setenv("PATH", fake.variables["PATH"])
+    reply = CliRunner().invoke(cli, ["down"])
+    assert "nothing was running" in reply.output
+    assert not any("down" in words for words in fake.asked)
