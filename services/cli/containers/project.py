@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from services import __version__
-from services.cli.containers.docker import Docker, DockerError
+from services.cli.containers.docker import ARCHITECTURES, Docker, DockerError, Engine
 from services.cli.containers.secret_files import folder_of
 from services.cli.home import Home
 from services.kit.files import read_json
@@ -234,7 +234,7 @@ def project_name(variables: Mapping[str, str]) -> str:
     return name
 
 
-def choose_profile(variables: Mapping[str, str], *, has_gpu: bool) -> tuple[str, str]:
+def choose_profile(variables: Mapping[str, str], engine: Engine) -> tuple[str, str]:
     """Return `cpu` or `spark`, and half a sentence on why.
 
     Raises:
@@ -245,9 +245,11 @@ def choose_profile(variables: Mapping[str, str], *, has_gpu: bool) -> tuple[str,
         return wanted, "PROFILE says so"
     if wanted:
         raise click.ClickException(f"PROFILE={wanted}: there is no such profile; there are: {', '.join(PROFILES)}")
-    if has_gpu:
-        return "spark", "Docker has the NVIDIA runtime"
-    return "cpu", "Docker has no NVIDIA runtime"
+    if not engine.has_nvidia:
+        return "cpu", "Docker has no NVIDIA runtime"
+    if ARCHITECTURES.get(engine.architecture) != "arm64":
+        return "cpu", "the GPU profile is made for a Spark, an Arm machine; PROFILE=spark takes it all the same"
+    return "spark", "Docker has the NVIDIA runtime"
 
 
 def is_offline(variables: Mapping[str, str]) -> bool:

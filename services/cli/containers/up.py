@@ -125,7 +125,7 @@ def make_plan(home: Home, docker: Docker, engine: Engine, variables: Mapping[str
     Raises:
         click.ClickException: a variable, or a compose file, is wrong.
     """
-    profile, why = choose_profile(variables, has_gpu=engine.has_nvidia and engine.architecture == "aarch64")
+    profile, why = choose_profile(variables, engine)
     remarks = [f"profile: {profile} ({why})"]
     before = find_containers(docker, project_name(variables))
     refuse_anothers(before, home, project_name(variables))

@@ -131,11 +131,14 @@ def test_what_was_recorded_calls_compose_in_the_same_way(checkout, docker):
 
 
 def test_the_profile_follows_the_machine_and_the_user_wins():
-    assert choose_profile({}, has_gpu=False)[0] == "cpu"
-    assert choose_profile({}, has_gpu=True)[0] == "spark"
-    assert choose_profile({"PROFILE": "cpu"}, has_gpu=True) == ("cpu", "PROFILE says so")
+    assert choose_profile({}, ENGINE) == ("cpu", "Docker has no NVIDIA runtime")
+    assert choose_profile({}, SPARK) == ("spark", "Docker has the NVIDIA runtime")
+    other = replace(SPARK, architecture="x86_64")
+    assert choose_profile({}, other)[0] == "cpu"
+    assert choose_profile({"PROFILE": "spark"}, other) == ("spark", "PROFILE says so")
+    assert choose_profile({"PROFILE": "cpu"}, SPARK) == ("cpu", "PROFILE says so")
     with pytest.raises(click.ClickException, match="PROFILE=tpu: there is no such profile; there are: cpu, spark"):
-        choose_profile({"PROFILE": "tpu"}, has_gpu=False)
+        choose_profile({"PROFILE": "tpu"}, ENGINE)
 
 
 def test_containers_of_another_folder_are_not_taken_over(home):
