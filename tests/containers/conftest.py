@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,12 +36,19 @@ def tell(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say what was replaced or left out."""
-    notes = config.stash[_NOTES]
+    """Say what was replaced, and what was left out for which reason."""
+    notes = [*config.stash[_NOTES], *skipped(terminalreporter)]
     if notes:
         terminalreporter.section("REPLACED OR LEFT OUT IN CONTAINERS", sep="!", yellow=True)
         for note in notes:
             terminalreporter.write_line(f"- {note}")
+
+
+def skipped(terminalreporter: pytest.TerminalReporter) -> list[str]:
+    """Return why tests in containers were skipped, and how many for each reason."""
+    reports = [report for report in terminalreporter.stats.get("skipped", []) if "containers" in report.keywords]
+    reasons = Counter(report.longrepr[2] if isinstance(report.longrepr, tuple) else "?" for report in reports)
+    return [f"{count} tests were left out: {reason.removeprefix('Skipped: ')}" for reason, count in reasons.items()]
 
 
 @pytest.fixture(scope="session")
