@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.e2e.conftest import MODEL
+from tests.e2e.stacks import MODEL
 
 pytestmark = [pytest.mark.slow, pytest.mark.only("compose")]
 

@@ -8,7 +8,7 @@ import time
 import httpx
 import pytest
 
-from tests.e2e.conftest import MODEL, wait_for
+from tests.e2e.stacks import MODEL, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.e2e.conftest import REPOSITORY
+from tests.e2e.stacks import REPOSITORY
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import ollama
 import openai
 import pytest
 
-from tests.e2e.conftest import REPOSITORY, wait_for
+from tests.e2e.stacks import REPOSITORY, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 PORT = "Which port does the embeddings service listen on?"

@@ -9,7 +9,7 @@ import subprocess
 import httpx
 import pytest
 
-from tests.e2e.conftest import MODEL, REPOSITORY, listens
+from tests.e2e.stacks import MODEL, REPOSITORY, listens
 from tests.testkit.ports import free_port
 
 pytestmark = pytest.mark.slow

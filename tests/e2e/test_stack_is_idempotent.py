@@ -7,7 +7,7 @@ import pytest
 
 from services.engines.files.packaged import locate
 from services.engines.recipes import find_recipe, load_recipes
-from tests.e2e.conftest import MODEL
+from tests.e2e.stacks import MODEL
 from tests.testkit.ports import free_port
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 
 from services.kit.launch import MARK
 from services.stack import SERVICES
-from tests.e2e.conftest import listens, wait_for
+from tests.e2e.stacks import listens, wait_for
 
 pytestmark = pytest.mark.slow
 

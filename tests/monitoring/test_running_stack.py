@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from compose.prometheus import render
-from tests.e2e.conftest import REPOSITORY, new_stack, stack, wait_for
+from tests.e2e.conftest import new_stack, stack
+from tests.e2e.stacks import REPOSITORY, wait_for
 from tests.monitoring import queries
 from tests.testkit.ports import free_port
 
@@ -18,6 +19,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 # The stack of these tests is started without them.
 LEFT_OUT = {"tracking"}
+
+
+@pytest.fixture
+def mode():
+    """These stacks run as processes, which Prometheus beside them reaches."""
+    return "embedded"
 
 
 @contextlib.contextmanager
