@@ -12,7 +12,9 @@ from services.engines.commands.service import stack_models
 from services.engines.recipes import MODELS_FOLDER
 from services.engines.tests.gguf_files import write
 from services.kit.files import read_json, write_json
+from services.kit.settings import load_settings
 from services.stack import SERVICES
+from services.ui.settings import OpenWebuiSettings
 from tests.testkit.ports import free_port
 
 
@@ -84,6 +86,16 @@ def test_the_key_between_services_is_made_once_for_its_owner_alone(home):
     assert len(key) > 30
     assert internal_key(home) == key
     assert home.internal_key.stat().st_mode & 0o777 == 0o600
+
+
+def test_open_webui_finds_the_secret_that_the_gateway_was_given(home, variables, monkeypatch):
+    monkeypatch.setenv("SPARKSTACK_STATE", str(home.state))
+    monkeypatch.delenv("GATEWAY_OPENWEBUI_SECRET", raising=False)
+    *_, gateway = make_plan(home, "", variables).units
+    secret = gateway.environment["GATEWAY_OPENWEBUI_SECRET"]
+    assert load_settings(OpenWebuiSettings).shared_secret == secret != internal_key(home)
+    *_, gateway = make_plan(home, "", {**variables, "GATEWAY_OPENWEBUI_SECRET": "s" * 32}).units
+    assert gateway.environment["GATEWAY_OPENWEBUI_SECRET"] == "s" * 32
 
 
 def test_a_full_disk_is_a_sentence(home):
