@@ -56,7 +56,6 @@ class Stack:
             "SPARKSTACK_STATE": str(self.home.state),
             "GATEWAY_OLLAMA_PORT": "0",
             **self.own_variables(),
-            "WITHOUT": "mlflow tracking",
             **self.environment,
         }
 
@@ -64,6 +63,7 @@ class Stack:
         """What this mode wants."""
         return {
             "MODE": "embedded",
+            "WITHOUT": "mlflow tracking",
             **{service.port_variable: str(free_port()) for service in SERVICES},
             "LLAMACPP_PORT": str(free_port()),
             "SPARKSTACK_UP_TIMEOUT_S": "90",

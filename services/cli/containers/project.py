@@ -16,6 +16,7 @@ from services.cli.containers.docker import ARCHITECTURES, Docker, DockerError, E
 from services.cli.containers.secret_files import folder_of
 from services.cli.home import Home
 from services.kit.files import read_json
+from services.stack import SERVICES
 
 NAME_VARIABLE = "COMPOSE_PROJECT_NAME"
 NAME = "sparkstack"
@@ -27,6 +28,7 @@ ENGINE_PROFILES = ("vllm", "sglang", "trtllm", "llamacpp", "ollama")
 _OFFLINE = "offline"
 _OLLAMA_PORT = "ollama-port"
 _MODELS_FOLDER = "models-folder"
+_TRACKING = "tracking"
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
@@ -87,7 +89,8 @@ class Project:
         Raises:
             DockerError: they are wrong; with what compose says.
         """
-        return Config(json.loads(self.ask("config", "--format", "json", engines=True)))
+        document = json.loads(self.ask("config", "--format", "json", engines=True))
+        return Config(document, tuple(left_out(self.docker.variables)))
 
     def record(self) -> dict[str, Any]:
         """Return what other verbs need, to call compose in the same way."""
@@ -106,9 +109,11 @@ class Config:
 
     Args:
         document: as `docker compose config --format json` prints it.
+        without: services that are not started.
     """
 
     document: Mapping[str, Any]
+    without: tuple[str, ...] = ()
 
     @property
     def services(self) -> dict[str, Mapping[str, Any]]:
@@ -124,9 +129,9 @@ class Config:
 
     @property
     def core(self) -> list[str]:
-        """All other services."""
-        engines = set(self.engines)
-        return [name for name in self.services if name not in engines]
+        """All other services, but those that are left out."""
+        others = {*self.engines, *self.without}
+        return [name for name in self.services if name not in others]
 
     def images(self, names: Sequence[str] | None = None) -> list[str]:
         """Return the images of services, each once, in their order."""
@@ -185,6 +190,7 @@ def choose_project(
         "ENGINES_PROFILES": ",".join(engines),
         **docker_socket(docker, variables),
         **({"GATEWAY_OLLAMA_PORT": str(ollama_port)} if ollama_port else {}),
+        **({"GATEWAY_TRACKING_URL": ""} if _TRACKING in left_out(variables) else {}),
     }
     services = tuple(name for name in named if name not in ENGINE_PROFILES)
     return Project(docker, project_name(variables), (*files, *extra), services, engines, filled_in)
@@ -218,6 +224,20 @@ def docker_socket(docker: Docker, variables: Mapping[str, str]) -> dict[str, str
     if not sys.platform.startswith("linux") or not path.is_socket():
         return {}
     return {"DOCKER_SOCKET": str(path), "DOCKER_GID": str(path.stat().st_gid)}
+
+
+def left_out(variables: Mapping[str, str]) -> list[str]:
+    """Return the services that WITHOUT leaves out.
+
+    Raises:
+        click.ClickException: it names one that the stack can't do without.
+    """
+    unwanted = _words(variables.get("WITHOUT", ""))
+    optional = sorted(service.name for service in SERVICES if service.optional)
+    for name in unwanted:
+        if name not in optional:
+            raise click.ClickException(f"WITHOUT={name}: what can be left out is {', '.join(optional)}")
+    return unwanted
 
 
 def project_name(variables: Mapping[str, str]) -> str:

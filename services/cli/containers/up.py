@@ -26,6 +26,7 @@ from services.cli.containers.project import (
     choose_profile,
     choose_project,
     is_offline,
+    left_out,
     project_name,
 )
 from services.cli.containers.running import Containers, places_of
@@ -134,6 +135,7 @@ def make_plan(home: Home, docker: Docker, engine: Engine, variables: Mapping[str
         remarks.append(remark)
     if is_offline(variables):
         remarks.append("OFFLINE=1: nothing is pulled or built, and no network leads outside")
+    remarks += [f"left out, as WITHOUT says: {name}" for name in left_out(variables)]
     project = choose_project(home, docker, profile, variables, ollama_port=ollama_port)
     return Plan(project, project.config(), profile, remarks)
 
@@ -219,7 +221,7 @@ def start(home: Home, plan: Plan, before: Mapping[str, Container], secrets: str)
     """
     project, config = plan.project, plan.config
     for name, container in before.items():
-        if name not in config.services:
+        if name not in (*config.core, *config.engines):
             project.docker.ask("rm", "--force", container.id)
     if config.engines:
         project.show("create", "--no-build", "--pull", "never", *config.engines, engines=True)

@@ -135,6 +135,16 @@ def test_containers_of_another_folder_are_not_taken_over(home):
         refuse_anothers({"rag": Container("1", "g", "rag", "exited", folder="/other/compose")}, home, "sparkstack")
 
 
+def test_what_is_left_out_is_not_started_and_nobody_asks_it(checkout, docker, fake):
+    project = choose_project(checkout, docker, "cpu", {"WITHOUT": "mlflow tracking"})
+    assert project.variables["GATEWAY_TRACKING_URL"] == ""
+    assert "GATEWAY_TRACKING_URL" not in choose_project(checkout, docker, "cpu", {}).variables
+    with pytest.raises(click.ClickException, match="WITHOUT=rag: what can be left out is mlflow, tracking"):
+        choose_project(checkout, docker, "cpu", {"WITHOUT": "rag"})
+    services = {**CONFIG["services"], "tracking": {"image": "sparkstack/tracking:0.1.0"}}
+    assert Config({"services": services}, ("mlflow", "tracking")).core == ["gateway", "qdrant"]
+
+
 def test_names_of_projects():
     assert project_name({}) == "sparkstack"
     assert project_name({"COMPOSE_PROJECT_NAME": "my-2nd_one"}) == "my-2nd_one"
