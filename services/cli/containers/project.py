@@ -134,9 +134,10 @@ class Config:
         return [name for name in self.services if name not in others]
 
     def images(self, names: Sequence[str] | None = None) -> list[str]:
-        """Return the images of services, each once, in their order."""
-        chosen = self.services if names is None else {name: self.services[name] for name in names}
-        return list(dict.fromkeys(str(service["image"]) for service in chosen.values() if service.get("image")))
+        """Return the images of services, each once, in their order; of all that are to run where none is named."""
+        wanted = [name for name in self.services if name not in self.without] if names is None else names
+        chosen = [self.services[name] for name in wanted]
+        return list(dict.fromkeys(str(service["image"]) for service in chosen if service.get("image")))
 
     @property
     def secret_files(self) -> dict[str, Path]:

@@ -142,7 +142,9 @@ def test_what_is_left_out_is_not_started_and_nobody_asks_it(checkout, docker, fa
     with pytest.raises(click.ClickException, match="WITHOUT=rag: what can be left out is mlflow, tracking"):
         choose_project(checkout, docker, "cpu", {"WITHOUT": "rag"})
     services = {**CONFIG["services"], "tracking": {"image": "sparkstack/tracking:0.1.0"}}
-    assert Config({"services": services}, ("mlflow", "tracking")).core == ["gateway", "qdrant"]
+    config = Config({"services": services}, ("mlflow", "tracking"))
+    assert config.core == ["gateway", "qdrant"]
+    assert not any("tracking" in image for image in config.images()), "nor built"
 
 
 def test_names_of_projects():
