@@ -154,7 +154,7 @@ class Config:
         """Return each published port: service, address and port of this machine, port inside."""
         found = []
         for name, service in self.services.items():
-            for port in service.get("ports") or ():
+            for port in (service.get("ports") or ()) if name not in self.without else ():
                 if port.get("published"):
                     outside = int(str(port["published"]).partition("-")[0])
                     found.append((name, port.get("host_ip") or "0.0.0.0", outside, int(port["target"])))  # noqa: S104

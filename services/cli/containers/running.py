@@ -1,6 +1,6 @@
 """The stack as containers: what waiting for it, telling of it and its status need."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,17 +78,20 @@ def log_lines(docker: Docker, container: Container, count: int) -> list[str]:
     return (done.stdout + done.stderr).decode("utf-8", "replace").splitlines()[-count:]
 
 
-def places_of(containers: Mapping[str, Container]) -> list[Place]:
-    """Return what is published where, for a person: the gateway first, then in the order of names."""
+def places_of(published: Iterable[tuple[str, str, int, int]]) -> list[Place]:
+    """Return what is published where, for a person: the gateway first, then in the order of names.
+
+    Args:
+        published: service, address and port of this machine, port inside.
+    """
     places = []
-    for name in sorted(containers, key=lambda name: (name != "gateway", name)):
-        for inside, (host, port) in sorted(containers[name].ports.items()):
-            service = find_service(name)
-            purpose = service.purpose if service else PURPOSES.get(name, "")
-            if name == "gateway" and inside == _OLLAMA_INSIDE:
-                places.append(Place("", address(host, port), "the same, where Ollama's clients look"))
-            else:
-                places.append(Place(name, address(host, port), purpose))
+    for name, host, port, inside in sorted(published, key=lambda each: (each[0] != "gateway", each[0], each[3])):
+        service = find_service(name)
+        purpose = service.purpose if service else PURPOSES.get(name, "")
+        if name == "gateway" and inside == _OLLAMA_INSIDE:
+            places.append(Place("", address(host, port), "the same, where Ollama's clients look"))
+        else:
+            places.append(Place(name, address(host, port), purpose))
     return places
 
 

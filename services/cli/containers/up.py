@@ -61,13 +61,18 @@ class Plan:
     profile: str
     remarks: list[str]
 
+    def place_of(self, name: str) -> tuple[str, int]:
+        """Return where a service is reached from this machine, or by its neighbours where nobody else reaches it."""
+        service = find_service(name)
+        inside = service.port if service else 0
+        found = {(each, target): (host, port) for each, host, port, target in self.config.published()}
+        return found.get((name, inside), (name, inside))
+
     def record(self, containers: Mapping[str, Container], secrets: str) -> dict[str, object]:
         """Return what other verbs need to know of it."""
         services: dict[str, dict[str, object]] = {}
         for name, container in containers.items():
-            service = find_service(name)
-            inside = service.port if service else 0
-            host, port = container.ports.get(inside, (name, inside))
+            host, port = self.place_of(name)
             services[name] = {"host": host, "port": port, "container": container.name}
         return {
             "mode": "compose",
@@ -112,12 +117,10 @@ def up_containers(home: Home, mode: Mode, gguf: str, timeout_s: float, progress:
         write_json(home.stack_file, plan.record(after, secrets))
     changed = started(before, after)
     click.echo(f"started: {', '.join(changed)}" if changed else "nothing has changed; the stack runs on")
-    gateway = after["gateway"].ports.get(find_service_port("gateway"))
-    assert gateway is not None
-    endpoints = Endpoints(address(*gateway), first_key(os.environ.get(VARIABLE, "")))
+    endpoints = Endpoints(address(*plan.place_of("gateway")), first_key(os.environ.get(VARIABLE, "")))
     with engines_client(home) as engines:
         running = Containers(docker, plan.project.name, waited_for(plan.config), engines)
-        wait_and_tell(running, endpoints, places_of(after), progress, timeout_s)
+        wait_and_tell(running, endpoints, places_of(plan.config.published()), progress, timeout_s)
 
 
 def make_plan(home: Home, docker: Docker, engine: Engine, variables: Mapping[str, str]) -> Plan:
@@ -248,10 +251,3 @@ def started(before: Mapping[str, Container], after: Mapping[str, Container]) -> 
 def waited_for(config: Config) -> list[str]:
     """Return the services that `up` waits for, in the order of their start: what the gateway needs, and it."""
     return [row.name for row in start_order() if not row.optional and row.name in config.services]
-
-
-def find_service_port(name: str) -> int:
-    """Return where a service listens in its container."""
-    service = find_service(name)
-    assert service is not None
-    return service.port

@@ -128,14 +128,9 @@ def test_waiting_sees_crashes_health_and_logs(fake, docker):
     assert running.models() == []
 
 
-def test_what_is_published_is_told_the_gateway_first(fake, docker):
-    both = {
-        "8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8001"}],
-        "11434/tcp": [{"HostIp": "127.0.0.1", "HostPort": "11434"}],
-    }
-    grafana = {"3000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "3001"}]}
-    there_are(fake, container("grafana", Ports=grafana), container("gateway", Ports=both), container("rag"))
-    places = places_of(find_containers(docker, "sparkstack"))
+def test_what_is_published_is_told_the_gateway_first():
+    grafana = ("grafana", "127.0.0.1", 3001, 3000)
+    places = places_of([grafana, ("gateway", "127.0.0.1", 11434, 11434), ("gateway", "0.0.0.0", 8001, 8000)])
     assert [(place.name, place.address) for place in places] == [
         ("gateway", "http://127.0.0.1:8001"),
         ("", "http://127.0.0.1:11434"),
