@@ -46,7 +46,7 @@ def judge(container: Container | None) -> tuple[str, str]:
     if container is None:
         return "stopped", "there is no container of it; `make up` makes it"
     health = container.judge()
-    if container.state == "restarting" or (not container.is_up and container.restarts):
+    if container.state == "restarting":
         reason = container.problem or f"ended with status {container.exit_code}"
         return "crashing", f"{reason}; see `sparkstack logs {container.service}`"
     if not container.is_up:

@@ -77,7 +77,7 @@ LOADING = {"Status": "starting", "Log": [{"Output": '127.0.0.1:8010/readyz: 503 
         ({"Health": {"Status": "starting", "Log": []}}, "starting", "its health check says starting"),
         ({"Status": "paused"}, "waiting", "docker unpause sparkstack-gateway-1"),
         ({"Status": "restarting", "ExitCode": 2}, "crashing", "ended with status 2; see `sparkstack logs gateway`"),
-        ({"Status": "exited", "OOMKilled": True, "RestartCount": 3}, "crashing", "out of memory"),
+        ({"Status": "exited", "OOMKilled": True, "RestartCount": 3}, "stopped", "out of memory"),
         ({"Status": "exited"}, "stopped", "`sparkstack restart gateway` starts it"),
         ({"Status": "created", "Error": "port is taken", "StartedAt": NEVER}, "stopped", "port is taken"),
     ],
