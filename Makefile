@@ -113,7 +113,7 @@ test-containers: ## the images and the stack in containers, where Docker runs (b
 test-openwebui: ## the real Open WebUI in front of the stack, in a browser (0.8 GB the first time; some minutes)
 	@$(call bootstrap,test open-webui)
 	@$(PYTHON) scripts/debian.py install chromium
-	@$(BIN)/pytest -m openwebui --session-timeout=900 $(ARGS) tests/e2e
+	@$(BIN)/pytest -m openwebui --session-timeout=1800 $(ARGS) tests/e2e
 
 check: lock-check ## lint, format, types, the rules of imports, the locks
 	@$(BIN)/ruff check --quiet $(CODE)

@@ -7,8 +7,8 @@ import asyncio
 import json
 import os
 import re
-import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ from playwright.async_api import Error as PageError
 
 from services.cli.home import Home
 from services.cli.processes import end_units
-from tests.e2e.conftest import REPOSITORY, Stack, wait_for
+from tests.e2e.stacks import REPOSITORY, Stack, wait_for
 from tests.e2e.test_page import ARGUMENTS, CHROMIUM
 from tests.testkit.ports import free_port
 
-pytestmark = [pytest.mark.openwebui, pytest.mark.timeout(420), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.openwebui, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
 
 PROGRAM = REPOSITORY / ".venvs" / "open-webui" / "bin" / "open-webui"
 SMALL = "smollm2-135m-instruct-q4_1"
@@ -41,7 +41,7 @@ DOCUMENTS = {
     ),
     "bakery.md": "# The bakery\n\nThe bakery sells rye bread on Mondays. The oven is heated with beech wood.\n",
 }
-UPPER = {"x": 0, "y": 0, "width": 1280, "height": 360}
+UPPER = {"x": 0, "y": 0, "width": 1280, "height": 312}
 """What a picture of a short answer needs of the page."""
 ANN = {"name": "Ann", "email": "ann@example.org", "password": "correct horse battery staple"}
 BOB = {"name": "Bob", "email": "bob@example.org", "password": "another good password"}
@@ -99,11 +99,21 @@ def webui(stack: Stack) -> Iterator[WebUi]:
     if not PROGRAM.is_file():
         pytest.skip("optional: Open WebUI is not installed, so it is NOT tested; `make test-openwebui` installs it")
     port = free_port()
-    process = stack.start("open-webui", "--port", str(port))
     url = f"http://127.0.0.1:{port}"
+    # Into a file: it writes a line a request, and waits where nobody reads them.
+    log = stack.home.log("open-webui")
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.cli.main", "open-webui", "--port", str(port)],
+            cwd=REPOSITORY,
+            env=stack.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
 
     def healthy() -> bool:
-        assert process.poll() is None, f"it ended with {process.returncode}: {process.communicate()[0][-3000:]}"
+        assert process.poll() is None, f"it ended with {process.returncode}: {log.read_text()[-3000:]}"
         with suppress(httpx.TransportError):
             return httpx.get(f"{url}/health", trust_env=False).status_code == 200
         return False
@@ -112,11 +122,11 @@ def webui(stack: Stack) -> Iterator[WebUi]:
         wait_for(healthy, "Open WebUI", timeout_s=STARTS_IN_S)
         yield WebUi(stack, url)
     finally:
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=20)
+            process.wait(timeout=20)
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -190,7 +200,7 @@ async def opened(browser: Browser, webui: WebUi, session: Any) -> AsyncIterator[
     try:
         page = await context.new_page()
         visit = Visit(page, webui.url)
-        for tries_left in (2, 1, 0):
+        for tries_left in (4, 3, 2, 1, 0):
             try:
                 await _enter(page, webui.url)
                 break
@@ -241,7 +251,7 @@ async def test_an_answer_grows_as_it_comes_and_gets_a_title_by_the_small_model(
             }"""
         )
         await visit.ask("Describe the sea in two sentences.")
-        await expect(visit.answer).to_have_text(re.compile(r"(\w+\W+){12,}", re.S))
+        await expect(visit.answer).to_have_text(re.compile(r"(\w+\W+){8,}", re.S), timeout=150_000)
         assert len(await visit.page.evaluate("[...lengths]")) > 4
 
     def titles() -> list[dict[str, Any]]:
@@ -322,8 +332,12 @@ async def test_each_person_is_known_to_the_gateway_by_a_name_of_their_own(webui:
         body = {"model": SMALL, "messages": [{"role": "user", "content": "Say hello."}], "stream": False}
         answer = await call("POST", "/api/chat/completions", person["token"], json=body)
         assert answer["choices"][0]["message"]["content"]
-    seen = {each["client"] for each in webui.requests("/v1/chat/completions")}
-    assert {f"open-webui/{ann['id']}", f"open-webui/{bob['id']}"} <= seen
+
+    def known() -> bool:
+        seen = {each["client"] for each in webui.requests("/v1/chat/completions")}
+        return {f"open-webui/{ann['id']}", f"open-webui/{bob['id']}"} <= seen
+
+    assert await eventually(known, "both names in the gateway's log")
     log = webui.stack.home.log("gateway").read_text()
     assert ANN["email"] not in log
     assert BOB["email"] not in log
