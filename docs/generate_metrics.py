@@ -36,7 +36,8 @@ _HEAD = """\
 # Metrics
 
 Every service has `GET /metrics`; on this machine it wants no key. Beside what stands here each has
-`http_requests_total` and `http_request_duration_seconds`, by method, route and status (`services/kit/metrics.py`).
+`http_requests_total` and `http_request_duration_seconds`, by method, route and status (`services/kit/metrics.py`), and
+where traces are sent `trace_spans_total`, by what became of them (`services/kit/otlp_sending.py`).
 
 ## Engines
 

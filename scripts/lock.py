@@ -82,6 +82,8 @@ LOCKS = (
     Lock("embeddings-torch", like="embedded", unhashed=("torch",), machines=NEWER_MACHINES),
     Lock("vector-databases", like="embedded"),
     Lock("open-webui", machines=NEWER_MACHINES),
+    Lock("lm-eval"),
+    Lock("wandb"),
     Lock("peer-vllm-router"),
     Lock("peer-litellm"),
 )

@@ -96,7 +96,7 @@ SERVICES = (
         port=5000,
         health_path="/health",
         variables=("MLFLOW_", "LOG_LEVEL"),
-        code=("tracking",),
+        code=("tracking", "kit"),
         environment="tracking",
         optional=True,
     ),

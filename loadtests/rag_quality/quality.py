@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from loadtests.rag_quality.collection import CORPUS, Searcher, cut_corpus, write
 from loadtests.rag_quality.models import LocalEmbedder, LocalReranker
+from services.kit.resampling import interval, paired
 from services.rag.evaluating import measures
-from services.rag.evaluating.bootstrap import interval, paired
 from services.rag.evaluating.measures import Scores, documents_of, score
 from services.rag.evaluating.questions import Qrels, Question, Split, read_qrels, read_questions
 from services.rag.library import ChunkOptions

@@ -41,6 +41,7 @@ VARIANTS: Mapping[str, Variant] = {
     each.name: each
     for each in (
         Variant("off"),
+        Variant("traces-0", traces=0.0),
         Variant("traces-10", most=1.15, traces=0.1),
         Variant("traces-100", traces=1.0),
         Variant("records-0", records=0.0),

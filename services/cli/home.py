@@ -52,6 +52,11 @@ class Home:
         return self.state / "run"
 
     @property
+    def aliases(self) -> Path:
+        """The names that `sparkstack promote` gives models."""
+        return self.state / "aliases.json"
+
+    @property
     def catalogue(self) -> Path:
         """What the gateway serves."""
         return self.state / "catalogue.json"

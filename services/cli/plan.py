@@ -84,6 +84,7 @@ def make_plan(home: Home, gguf: str, variables: Mapping[str, str]) -> Plan:
     if remark:
         remarks.append(remark)
     environments = _environments(home, host, ports, ollama_port, own_file)
+    environments["gateway"]["GATEWAY_LINKS"] = _links(ports, variables)
     environments["gateway"]["GATEWAY_OPENWEBUI_SECRET"] = openwebui_secret(home, variables)
     traced = traces_to(address(LOOPBACK, ports["mlflow"]) if "mlflow" in ports else "", variables)
     arguments = {"engines": ["--supervisor", str(home.socket), "--programs", str(home.programs)]}
@@ -156,6 +157,7 @@ def _environments(
         },
         "gateway": {
             "GATEWAY_CATALOGUE": str(home.catalogue),
+            "GATEWAY_ALIASES_FILE": str(home.aliases),
             "GATEWAY_HOST": host,
             "GATEWAY_PORT": str(ports["gateway"]),
             "GATEWAY_ENGINES_URL": urls["engines"],
@@ -179,6 +181,12 @@ def _environments(
     if "mlflow" in ports:
         found["mlflow"] = {"MLFLOW_HOST": LOOPBACK, "MLFLOW_PORT": str(ports["mlflow"])}
     return found
+
+
+def _links(ports: Mapping[str, int], variables: Mapping[str, str]) -> str:
+    """Return the pages that the gateway's page links to: the user's own, and MLflow where it runs."""
+    own = [f"MLflow={address(LOOPBACK, ports['mlflow'])}"] if "mlflow" in ports else []
+    return ",".join([*own, *filter(None, [variables.get("GATEWAY_LINKS", "").strip(" ,")])])
 
 
 def traces_to(mlflow: str, variables: Mapping[str, str]) -> dict[str, str]:

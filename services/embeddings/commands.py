@@ -5,23 +5,11 @@ from typing import Any
 import click
 
 from services.embeddings.settings import EmbeddingsSettings
-from services.kit.settings import SettingsError, describe_settings, load_settings
+from services.kit.commands import settings_command
+from services.kit.settings import SettingsError, load_settings
 
 
-class _SettingsCommand(click.Command):
-    """Shows the variables and their defaults below the options."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the reference of the environment's variables."""
-        rows = [
-            (row.variable, f"{row.description} [{row.default}]" if row.default else row.description)
-            for row in describe_settings(EmbeddingsSettings)
-        ]
-        with formatter.section("Environment (also read from .env; the environment wins)"):
-            formatter.write_dl(rows)
-
-
-@click.command(cls=_SettingsCommand)
+@click.command(cls=settings_command(EmbeddingsSettings))
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one. [EMBEDDINGS_PORT]")
 @click.option("--host", help="Address to listen on. [EMBEDDINGS_HOST]")
 @click.option(

@@ -1,20 +1,19 @@
 """The embeddings service's settings, by environment."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from services.kit.settings import ServiceSettings
-
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+from services.kit.settings import KeyedSettings
 
 
-class EmbeddingsSettings(ServiceSettings):
+class EmbeddingsSettings(KeyedSettings):
     """Where the service listens, which models it serves, and how much it takes on."""
 
     model_config = SettingsConfigDict(env_prefix="EMBEDDINGS_")
+    open_to: ClassVar[str] = "use the models"
 
     host: str = Field("127.0.0.1", description="address to listen on; beyond loopback only with a key")
     port: int = Field(8011, ge=0, le=65535, description="port to listen on (0: any free one)")
@@ -62,12 +61,3 @@ class EmbeddingsSettings(ServiceSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
-
-    @model_validator(mode="after")
-    def _no_open_door(self) -> "EmbeddingsSettings":
-        if self.host not in _LOOPBACK and not self.api_key:
-            raise ValueError(
-                f"EMBEDDINGS_HOST={self.host} would let anyone in the network use the models: set EMBEDDINGS_API_KEY "
-                "first, or keep EMBEDDINGS_HOST=127.0.0.1"
-            )
-        return self

@@ -1,21 +1,21 @@
 """The engines service's settings, by environment."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from services.kit.settings import ServiceSettings
+from services.kit.settings import KeyedSettings
 
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _GIB = 2**30
 
 
-class EnginesSettings(ServiceSettings):
+class EnginesSettings(KeyedSettings):
     """Where the service listens, which models it serves, how much memory they may take and how long they stay."""
 
     model_config = SettingsConfigDict(env_prefix="ENGINES_", populate_by_name=True)
+    open_to: ClassVar[str] = "start and stop engines"
 
     host: str = Field("127.0.0.1", description="address to listen on; beyond loopback only with a key")
     port: int = Field(8010, ge=0, le=65535, description="port to listen on (0: any free one)")
@@ -64,15 +64,6 @@ class EnginesSettings(ServiceSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
-
-    @model_validator(mode="after")
-    def _no_open_door(self) -> "EnginesSettings":
-        if self.host not in _LOOPBACK and not self.api_key:
-            raise ValueError(
-                f"ENGINES_HOST={self.host} would let anyone in the network start and stop engines: set "
-                "ENGINES_API_KEY first, or keep ENGINES_HOST=127.0.0.1"
-            )
-        return self
 
     @property
     def cap_bytes(self) -> int | None:

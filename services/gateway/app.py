@@ -14,6 +14,7 @@ from starlette.routing import Route
 from services.gateway.adapters.engines_service import HttpEnginesService
 from services.gateway.adapters.openai_compatible import OpenAICompatible, Pool
 from services.gateway.adapters.tracking_service import HttpTrackingService
+from services.gateway.alias_file import AliasFile
 from services.gateway.backends import OWN, Backend, Backends
 from services.gateway.background import Background
 from services.gateway.catalogue import Catalogue
@@ -187,6 +188,7 @@ def _door(
         leases=leases,
         background=Background(live, settings.background_wait_s, metrics),
         records=Records(settings.record_sample, settings.record_queue, metrics) if settings.tracking_url else None,
+        alias_file=AliasFile(settings.aliases_file, catalogue, metrics) if settings.aliases_file else None,
     )
 
 

@@ -5,6 +5,7 @@ Where a request is not traced, or its trace is not sampled, nothing is worked ou
 
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -35,15 +36,12 @@ class Asking:
         exchange = self._exchange
         self._attempts += 1
         self._began = time.monotonic()
-        server = urlsplit(url)
         attributes: dict[str, Value] = {
             **_request(exchange),
-            "server.address": server.hostname or "",
+            **_server(url),
             "sparkstack.backend": exchange.target.backend,
             "sparkstack.attempt": self._attempts,
         }
-        if server.port:
-            attributes["server.port"] = server.port
         name = f"{exchange.operation} {exchange.model}"
         self._span = self._above.child(name, attributes, kind="client")
         return {**headers, **self._span.headers()}
@@ -88,6 +86,16 @@ class Asking:
         span.set(genai.messages(messages, exchange.answer_text, exchange.finish_reason or "stop"))
         if self._above.is_root:
             self._above.set(genai.preview(question, exchange.answer_text))
+
+
+@lru_cache(maxsize=256)
+def _server(url: str) -> Mapping[str, Value]:
+    """Return whom an address names; engines have a few, asked for again and again."""
+    server = urlsplit(url)
+    found: dict[str, Value] = {"server.address": server.hostname or ""}
+    if server.port:
+        found["server.port"] = server.port
+    return found
 
 
 def _request(exchange: Exchange) -> dict[str, Value]:

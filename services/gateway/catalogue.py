@@ -1,7 +1,7 @@
 """Which names lead to which model on which backend: pure, in memory, answered at once whatever is broken."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -86,14 +86,17 @@ class Catalogue:
     Args:
         settings_aliases: from the environment; they win over a recipe's.
         default_model: what `default` means; empty for the first model that can chat.
+        promoted: names that `sparkstack promote` has given; the environment's win over them.
     """
 
     settings_aliases: Mapping[str, str] = field(default_factory=dict)
     default_model: str = ""
+    promoted: Mapping[str, str] = field(default_factory=dict)
     _models: dict[str, tuple[ModelFacts, ...]] = field(default_factory=dict)
     _known: dict[tuple[str, str], ModelFacts] = field(default_factory=dict)
     _names: dict[str, Target] = field(default_factory=dict)
     _entries: tuple[Entry, ...] = ()
+    _promoted_entries: tuple[tuple[str, Entry], ...] = ()
 
     def add_backend(self, backend: str, facts: Iterable[ModelFacts] = ()) -> None:
         """Register a backend, in order of precedence, with what the catalogue file says of its models."""
@@ -117,9 +120,21 @@ class Catalogue:
             self.default_model = model
             self._build()
 
+    def set_aliases(self, promoted: Mapping[str, str]) -> bool:
+        """Replace the promoted names; return whether they are others than before."""
+        if promoted == self.promoted:
+            return False
+        self.promoted = dict(promoted)
+        self._build()
+        return True
+
     def entries(self) -> tuple[Entry, ...]:
         """Return every model that can be used, once, under its public id."""
         return self._entries
+
+    def promoted_entries(self) -> tuple[tuple[str, Entry], ...]:
+        """Return each promoted name that leads to a model that can be used, with that model."""
+        return self._promoted_entries
 
     def resolve(self, name: str) -> Target:
         """Return where `name`, an id, `backend/id` or an alias, leads.
@@ -129,7 +144,10 @@ class Catalogue:
         """
         target = self._names.get(name)
         if target is None:
-            raise ModelNotFound(f"there is no model {name!r}; {self._offer()}", param="model")
+            missing = f"model {name!r}"
+            if name in self.promoted:
+                missing = f"model {self.promoted[name]!r} here, for which {name!r} stands"
+            raise ModelNotFound(f"there is no {missing}; {self._offer()}", param="model")
         return target
 
     def offering(self, operation: str) -> list[str]:
@@ -145,6 +163,7 @@ class Catalogue:
         return f"GET /v1/models lists: {', '.join(ids[:10])}{more}"
 
     def _build(self) -> None:
+        aliases = {**self.promoted, **self.settings_aliases}
         counts = Counter(model.id for models in self._models.values() for model in models)
         names: dict[str, Target] = {}
         targets: list[Target] = []
@@ -159,15 +178,15 @@ class Catalogue:
         for target in targets:
             for alias in target.facts.aliases:
                 names.setdefault(alias, target)
-        for alias in self.settings_aliases:
-            found = self._follow(alias, names)
+        for alias in aliases:
+            found = _follow(alias, aliases, names)
             if found is not None:
                 names[alias] = found
         default = self._default(names, targets)
         if default is not None:
             names[DEFAULT_ALIAS] = default
-            for alias in self.settings_aliases:  # an alias of `default` itself
-                if alias not in names and (found := self._follow(alias, names)) is not None:
+            for alias in aliases:  # an alias of `default` itself
+                if alias not in names and (found := _follow(alias, aliases, names)) is not None:
                     names[alias] = found
         self._names = names
         self._entries = tuple(
@@ -175,14 +194,15 @@ class Catalogue:
             for target in targets
             if not target.facts.missing
         )
+        self._promoted_entries = tuple(self._named(self.promoted, names))
 
-    def _follow(self, alias: str, names: Mapping[str, Target]) -> Target | None:
-        name = alias
-        for _ in range(_MAX_ALIAS_STEPS):
-            name = self.settings_aliases.get(name, name)
-            if name not in self.settings_aliases:
-                return names.get(name)
-        return None
+    def _named(self, aliases: Iterable[str], names: Mapping[str, Target]) -> Iterator[tuple[str, Entry]]:
+        """Return each alias with its model, where that is listed, and the alias is not itself a model's id."""
+        entries = {entry.target.public_id: entry for entry in self._entries}
+        for alias in aliases:
+            entry = entries.get(names[alias].public_id) if alias in names else None
+            if entry is not None and alias not in entries:
+                yield alias, entry
 
     def _default(self, names: Mapping[str, Target], targets: list[Target]) -> Target | None:
         if self.default_model:
@@ -191,6 +211,15 @@ class Catalogue:
         able = [t for t in targets if not t.facts.missing and RAG not in t.facts.capabilities]
         able = [t for t in able if not t.facts.capabilities or "chat" in t.facts.capabilities]
         return next((t for t in able if t.managed), able[0] if able else None)
+
+
+def _follow(alias: str, aliases: Mapping[str, str], names: Mapping[str, Target]) -> Target | None:
+    name = alias
+    for _ in range(_MAX_ALIAS_STEPS):
+        name = aliases.get(name, name)
+        if name not in aliases:
+            return names.get(name)
+    return None
 
 
 def _operations(facts: ModelFacts) -> frozenset[str] | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.gateway.alias_file import AliasFile
 from services.gateway.backends import Backends
 from services.gateway.background import Background, can_wait
 from services.gateway.catalogue import ENGINES, RAG, Catalogue, Target
@@ -70,13 +71,19 @@ class Door:
     background: Background
     records: Records | None = None
     """None where nobody keeps them."""
+    alias_file: AliasFile | None = None
+    """None where no file of promoted names is named."""
 
     async def start(self) -> None:
         """Begin discovery; wait for the first answers, but not longer than a second."""
+        if self.alias_file is not None:
+            await self.alias_file.start()
         await asyncio.gather(self.backends.start(), *([self.managed.start()] if self.managed else []))
 
     async def stop(self) -> None:
         """End discovery and all leases."""
+        if self.alias_file is not None:
+            await self.alias_file.stop()
         await self.backends.stop()
         if self.leases is not None:
             await self.leases.stop()

@@ -151,6 +151,11 @@ class GatewayMetrics:
         self.records_waiting = Gauge(
             "gateway_records_waiting", "Records of requests that wait to be sent.", registry=registry
         )
+        self.alias_file_errors = Counter(
+            "gateway_alias_file_errors",
+            "Times that the file of promoted names was found unreadable; the names before it stay.",
+            registry=registry,
+        )
         self._models: dict[str, _ModelMetrics] = {}
 
     def lease(self, event: str) -> None:

@@ -1,6 +1,5 @@
 """What clients and the page are told of each model, and the routes that load and unload one."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from msgspec import structs
@@ -17,17 +16,23 @@ _LOADING = ("reason", "pinned", "need_bytes", "held_bytes", "queue_position", "e
 """What is known only of models that are loaded on demand."""
 
 
-def wanted(door: Door, scope: Scope) -> Sequence[Entry]:
+def wanted(door: Door, scope: Scope) -> list[Entry]:
     """Return the models for a list: all, or those that can do what `X-Sparkstack-Capability` names.
 
     Chat pages would offer models that only make vectors. What nobody described may be able to do it.
     """
-    entries = door.catalogue.entries()
+    return [entry for entry in door.catalogue.entries() if _can(entry, scope)]
+
+
+def wanted_names(door: Door, scope: Scope) -> list[tuple[str, Entry]]:
+    """Return the promoted names for such a list, each with what it stands for."""
+    return [(name, entry) for name, entry in door.catalogue.promoted_entries() if _can(entry, scope)]
+
+
+def _can(entry: Entry, scope: Scope) -> bool:
     capability = (header(scope, CAPABILITY) or b"").decode("latin-1")
-    if not capability:
-        return entries
-    known = ((entry, entry.target.facts.capabilities) for entry in entries)
-    return [entry for entry, capabilities in known if not capabilities or capability in capabilities]
+    known = entry.target.facts.capabilities
+    return not capability or not known or capability in known
 
 
 def listed(door: Door, entry: Entry) -> dict[str, Any]:
@@ -53,6 +58,12 @@ def listed(door: Door, entry: Entry) -> dict[str, Any]:
         "owned_by": OWNED_BY,
         "sparkstack": own,
     }
+
+
+def listed_as(door: Door, name: str, entry: Entry) -> dict[str, Any]:
+    """Return one more line of `/v1/models`: a model under a name that was given to it by promotion."""
+    line = listed(door, entry)
+    return {**line, "id": name, "sparkstack": {**line["sparkstack"], "stands_for": line["id"]}}
 
 
 def shown(door: Door, entry: Entry) -> dict[str, Any]:
@@ -88,7 +99,12 @@ def capabilities(door: Door) -> dict[str, list[str]]:
 
 def _described(facts: ModelFacts) -> dict[str, Any]:
     """Return what few models have, where they have it."""
-    found = {"dimensions": facts.dimensions, "family": facts.family, "licence": facts.licence}
+    found = {
+        "dimensions": facts.dimensions,
+        "family": facts.family,
+        "licence": facts.licence,
+        "digest": facts.digest,
+    }
     return {name: value for name, value in found.items() if value}
 
 

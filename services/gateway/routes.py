@@ -15,6 +15,7 @@ from services.gateway import models
 from services.gateway.catalogue import DEFAULT_ALIAS, ENGINES
 from services.gateway.door import Door
 from services.gateway.exchange import Exchange
+from services.kit.asgi import Scope
 from services.kit.errors import ModelNotPulled, NotFound
 
 _PAGE = Path(__file__).parent / "page"
@@ -53,8 +54,10 @@ keyed = APIRouter(dependencies=[Depends(identify)])
 async def list_models(request: Request) -> dict[str, Any]:
     """Answers from memory whatever is broken behind it; `sparkstack` holds what OpenAI's form has no field for."""
     door = door_of(request)
-    entries = models.wanted(door, request.scope)  # type: ignore[arg-type]
-    return {"object": "list", "data": [models.listed(door, entry) for entry in entries]}
+    scope: Scope = request.scope  # type: ignore[assignment]
+    found = [models.listed(door, entry) for entry in models.wanted(door, scope)]
+    found += [models.listed_as(door, name, entry) for name, entry in models.wanted_names(door, scope)]
+    return {"object": "list", "data": found}
 
 
 class LoadRequest(BaseModel):
@@ -121,6 +124,7 @@ async def status(request: Request) -> dict[str, Any]:
         "models": [models.shown(door, entry) for entry in entries],
         "not_pulled": [] if door.managed is None else [m.id for m in door.managed.all() if m.state == "missing"],
         "backends": _backends(door),
+        "links": [{"name": name, "url": url} for name, url in door.settings.links.items()],
         "memory": memory,
         "live": [_exchange(exchange) for exchange in door.live],
         "rates": {"requests_per_s": round(requests_per_s, 2), "tokens_per_s": round(tokens_per_s, 1)},

@@ -9,10 +9,9 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from services.gateway.users import SECRET_CHARACTERS, UserName
-from services.kit.settings import ServiceSettings
+from services.kit.settings import LOOPBACK, ServiceSettings
 
 _BACKEND_NAME = re.compile(r"[A-Za-z0-9._\-]+\Z")
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 Pairs = Annotated[dict[str, str], NoDecode]
 Words = Annotated[tuple[str, ...], NoDecode]
@@ -70,6 +69,10 @@ class GatewaySettings(ServiceSettings):
         10_000, ge=1, description="records that may wait for the tracking service; more are dropped, and counted"
     )
     record_interval_s: float = Field(1, gt=0, description="how often the waiting records are sent")
+    links: Pairs = Field(
+        default_factory=dict,
+        description="NAME=URL by comma: other pages that the gateway's page links to (MLflow, Prometheus, Grafana)",
+    )
     load_wait_s: float = Field(
         60,
         ge=0,
@@ -81,6 +84,9 @@ class GatewaySettings(ServiceSettings):
         description="how long a request that nobody waits for (a chat's title, tags) lets others on its model go first",
     )
     aliases: Pairs = Field(default_factory=dict, description="ALIAS=MODEL by comma")
+    aliases_file: Path | None = Field(
+        None, description="aliases.json, the names that `sparkstack promote` gives; read anew when it changes"
+    )
     default_model: str = Field("", description="model behind the alias `default` (empty: the first chat model)")
     connect_timeout_s: float = Field(5, gt=0, description="bound for a connection to an engine")
     first_token_timeout_s: float = Field(
@@ -115,7 +121,7 @@ class GatewaySettings(ServiceSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("backends", "backend_keys", "aliases", mode="before")
+    @field_validator("backends", "backend_keys", "aliases", "links", mode="before")
     @classmethod
     def _pairs(cls, value: Any) -> Any:
         if not isinstance(value, str):
@@ -132,6 +138,14 @@ class GatewaySettings(ServiceSettings):
     @classmethod
     def _backends(cls, value: dict[str, str]) -> dict[str, str]:
         return {name: backend_url(name, url) for name, url in value.items()}
+
+    @field_validator("links")
+    @classmethod
+    def _links(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, url in value.items():
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"{name}={url}: a link begins with http:// or https://")
+        return value
 
     @field_validator("engines_url")
     @classmethod
@@ -171,7 +185,7 @@ class GatewaySettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _no_open_door(self) -> "GatewaySettings":
-        if self.host not in _LOOPBACK and not self.api_keys:
+        if self.host not in LOOPBACK and not self.api_keys:
             raise ValueError(
                 f"GATEWAY_HOST={self.host} would let anyone in the network use the engines: set SPARKSTACK_API_KEY "
                 "first, or keep GATEWAY_HOST=127.0.0.1 and use an ssh tunnel"

@@ -46,7 +46,7 @@ def create_app(
         error_body: writes an error for the clients of a path; the envelope, where a service has no other form.
         direct_routes: hot routes, which may be filled in later; the way through FastAPI's router is dear there.
     """
-    tracer = tracer_from_environment(service, __version__)
+    tracer = tracer_from_environment(service, __version__, registry)
 
     @asynccontextmanager
     async def whole_lifespan(app: FastAPI) -> Any:

@@ -1,208 +1,99 @@
-"""Spans that are recorded, and how they get to a collector: OpenTelemetry's SDK behind `kit.tracing`."""
+"""Spans that are recorded: what `kit.tracing` promises, for those who have a collector.
 
-import asyncio
+A span is a small object of ours (`kit.otlp_span`); when it ends `kit.otlp_wire` writes it down as bytes, and
+`kit.otlp_sending` gets those to the collector. Why this is not the SDK: docs/decisions/0011-spans-of-our-own.md.
+"""
+
 import os
-import random
 import re
-import threading
-import time
+import uuid
 from collections.abc import Iterable
-from contextvars import Token
-from typing import Any
+from typing import Protocol
 
-from opentelemetry import trace
-from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
-from opentelemetry.trace.propagation import set_span_in_context
-from opentelemetry.trace.span import TraceState
+from prometheus_client import CollectorRegistry
 
-from services.kit import tracing
-from services.kit.errors import AppError
+from services import __version__
+from services.kit import otlp_wire, tracing
+from services.kit.otlp_posting import Posting
+from services.kit.otlp_sending import Sender
+from services.kit.otlp_span import Recorded, random_bits
+from services.kit.otlp_variables import batching_from, collector_from, resource_from
+from services.kit.otlp_wire import RANDOM, SAMPLED
 from services.kit.sampling import sampling_from
-from services.kit.tracing import Attributes, Kind, Span, Unsampled, Value
+from services.kit.tracing import Attributes, Kind, Span, Unsampled
 
 CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 _CAPTURED = frozenset({"true", "1", "span_only", "span_and_event"})
-_LAST_SPANS_S = 2.0
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?\Z")
-_KINDS = {"internal": SpanKind.INTERNAL, "server": SpanKind.SERVER, "client": SpanKind.CLIENT}
-_NO_CONTEXT = Context()
 
 
-class Recorded(Span):
-    """A span that is going to be sent. Its values are kept here and given to the SDK once, when it ends."""
+class TakesSpans(Protocol):
+    """Who takes encoded spans: `otlp_sending.Sender`."""
 
-    __slots__ = ("_attributes", "_span", "_token", "_tracer", "captures_content", "is_root")
+    def put(self, span: bytes) -> None:
+        """Take a span; at once."""
 
-    recording = True
-
-    def __init__(self, tracer: "OtlpTracer", span: trace.Span, attributes: Attributes | None, *, root: bool) -> None:
-        self._tracer = tracer
-        self._span = span
-        self._attributes: dict[str, Value] = dict(attributes) if attributes else {}
-        self._token: Token[Span] | None = None
-        self.is_root = root
-        self.captures_content = tracer.captures_content
-
-    @property
-    def context(self) -> SpanContext:
-        """What others name it by."""
-        return self._span.get_span_context()
-
-    @property
-    def trace_id(self) -> str:  # type: ignore[override]
-        """32 hexadecimal digits."""
-        return f"{self.context.trace_id:032x}"
-
-    def set(self, attributes: Attributes) -> None:
-        """Attach values."""
-        self._attributes.update(attributes)
-
-    def rename(self, name: str) -> None:
-        """Give it another name."""
-        self._span.update_name(name)
-
-    def record_error(self, kind: str, message: str = "") -> None:
-        """Say that it failed."""
-        self._attributes["error.type"] = kind
-        self._span.set_status(Status(StatusCode.ERROR, message or kind))
-
-    def fail(self, error: BaseException) -> None:
-        """Say by which exception it ended."""
-        if isinstance(error, AppError):
-            self.record_error(error.code, error.message)
-        elif isinstance(error, asyncio.CancelledError | GeneratorExit):
-            self._attributes["sparkstack.cancelled"] = True
-        else:  # its text may hold anything
-            self.record_error(type(error).__name__)
-
-    def child(self, name: str, attributes: Attributes | None = None, *, kind: Kind = "internal") -> Span:
-        """Begin a span below this one."""
-        span = self._tracer.start(name, self._span, kind)
-        return Recorded(self._tracer, span, attributes, root=False)
-
-    def record(
-        self,
-        name: str,
-        began: float,
-        ended: float,
-        attributes: Attributes | None = None,
-        links: Iterable[Span] = (),
-    ) -> None:
-        """Write down a step below this one that is over."""
-        since_epoch = time.time_ns() - time.perf_counter_ns()
-        span = self._tracer.start(name, self._span, "internal", start_ns=since_epoch + int(began * 1e9))
-        recorded = Recorded(self._tracer, span, attributes, root=False)
-        for other in links:
-            recorded.link(other)
-        recorded.end(since_epoch + int(ended * 1e9))
-
-    def link(self, other: Span) -> None:
-        """Say that it is work for another span, too."""
-        if isinstance(other, Recorded) and other is not self:
-            self._span.add_link(other.context)
-
-    def headers(self) -> dict[str, str]:
-        """Return the headers that make the next service's spans children of this one."""
-        context = self.context
-        found = {"traceparent": f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"}
-        if context.trace_state:
-            found["tracestate"] = context.trace_state.to_header()
-        return found
-
-    def end(self, at_ns: int | None = None) -> None:
-        """Hand it over for sending."""
-        if self._span.is_recording():
-            self._span.set_attributes(self._attributes)
-            self._span.end(at_ns)
-
-    def __enter__(self) -> Span:
-        self._token = tracing.enter(self)
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if self._token is not None:
-            tracing.leave(self._token)
-            self._token = None
-        if error is not None:
-            self.fail(error)
-        self.end()
-
-
-class _GivenIds(RandomIdGenerator):
-    """Hands the SDK the trace id that the sampling was decided by."""
-
-    def __init__(self) -> None:
-        self.given = threading.local()
-
-    def generate_trace_id(self) -> int:
-        given: int = self.given.trace_id
-        return given
+    def shutdown(self) -> None:
+        """Send what is waiting."""
 
 
 class OtlpTracer:
     """Begins traces, or continues those of callers, and sends what is recorded.
 
     Args:
-        processor: takes the ended spans; where none is given they go to the OTLP endpoint, in batches.
+        sender: takes the ended spans; where none is given they go to the OTLP endpoint, in batches.
 
     Raises:
-        SettingsError: the variables of the sampling are wrong.
+        SettingsError: the variables of the sampling or of the sending are wrong.
     """
 
-    def __init__(self, service: str, version: str, processor: SpanProcessor | None = None) -> None:
+    def __init__(self, service: str, version: str, sender: TakesSpans | None = None) -> None:
         self._sampling = sampling_from(os.environ)
         self.captures_content = os.environ.get(CONTENT, "").strip().lower() in _CAPTURED
-        resource = Resource.create({"service.name": service, "service.version": version})
-        self._ids = _GivenIds()
-        self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, id_generator=self._ids)
-        self._exporter: SpanExporter | None = None
-        if processor is None:
-            self._exporter = OTLPSpanExporter()
-            processor = BatchSpanProcessor(self._exporter)
-        self._provider.add_span_processor(processor)
-        self._tracer = self._provider.get_tracer("sparkstack", version)
+        self._sender = _sender_from_environment(service, version) if sender is None else sender
+        self.send = self._sender.put
+
+    def count_in(self, registry: CollectorRegistry) -> None:
+        """Have a service's metrics say what has become of the spans, where they are sent."""
+        if isinstance(self._sender, Sender):
+            registry.register(self._sender)
 
     def server_span(self, name: str, headers: Iterable[tuple[bytes, bytes]]) -> Span:
         """Begin the span of one request, below the caller's where its headers (lower-case names) name one."""
-        parent = state = None
+        parent = None
+        states: list[bytes] = []
         for key, value in headers:
             if key == b"traceparent":
                 parent = _TRACEPARENT.match(value)
             elif key == b"tracestate":
-                state = value
+                states.append(value)
         if parent is None:
             return self.root_span(name, kind="server")
-        trace_id, sampled = int(parent[1], 16), int(parent[3], 16) & 1 == 1
-        if not self._sampling.takes(trace_id, sampled):
-            return Unsampled(_as_it_came(parent, state))
-        known = TraceState.from_header([state.decode("latin-1")]) if state else None
-        flags = TraceFlags(int(parent[3], 16) | TraceFlags.SAMPLED)
-        caller = SpanContext(trace_id, int(parent[2], 16), is_remote=True, trace_flags=flags, trace_state=known)
-        return Recorded(self, self.start(name, NonRecordingSpan(caller), "server"), None, root=False)
+        flags = int(parent[3], 16)
+        if not self._sampling.takes(int(parent[1], 16), flags & SAMPLED == SAMPLED):
+            return Unsampled(_as_it_came(parent, states))
+        return Recorded(
+            self,
+            name,
+            "server",
+            None,
+            trace=bytes.fromhex(parent[1].decode()),
+            parent=bytes.fromhex(parent[2].decode()),
+            remote=True,
+            flags=flags & RANDOM | SAMPLED,
+            state=_state(states),
+        )
 
     def root_span(self, name: str, attributes: Attributes | None = None, *, kind: Kind = "internal") -> Span:
         """Begin a trace: of a request without one, or of work that no request waits for."""
-        trace_id = random.getrandbits(128) or 1
+        trace_id = random_bits(128) or 1
         if not self._sampling.takes(trace_id, None):
             return _unsampled(trace_id)
-        self._ids.given.trace_id = trace_id
-        return Recorded(self, self.start(name, None, kind), attributes, root=True)
+        return Recorded(self, name, kind, attributes, trace=trace_id.to_bytes(16, "big"))
 
     def no_span(self) -> Span:
         """Begin nothing, and have nobody who is asked meanwhile begin anything."""
-        return _unsampled(random.getrandbits(128) or 1)
-
-    def start(self, name: str, parent: trace.Span | None, kind: Kind, start_ns: int | None = None) -> trace.Span:
-        """Begin a span of the SDK's."""
-        context = _NO_CONTEXT if parent is None else set_span_in_context(parent, _NO_CONTEXT)
-        return self._tracer.start_span(name, context, _KINDS[kind], start_time=start_ns)
+        return _unsampled(random_bits(128) or 1)
 
     def outgoing_headers(self) -> dict[str, str]:
         """Return the headers that make the next service's spans children of the current one."""
@@ -210,20 +101,35 @@ class OtlpTracer:
 
     def shutdown(self) -> None:
         """Send what is waiting; a collector that is gone holds the end of the service for two seconds, not for ten."""
-        sending = threading.Thread(target=self._provider.shutdown, daemon=True)
-        sending.start()
-        sending.join(_LAST_SPANS_S)
-        if sending.is_alive() and self._exporter is not None:
-            self._exporter.shutdown()
+        self._sender.shutdown()
+
+
+def _sender_from_environment(service: str, version: str) -> Sender:
+    own = {
+        "service.name": service,
+        "service.version": version,
+        "service.instance.id": str(uuid.uuid4()),
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.name": "sparkstack",
+        "telemetry.sdk.version": __version__,
+    }
+    head = otlp_wire.resource_and_scope(resource_from(os.environ, own), "sparkstack", version)
+    return Sender(head, Posting(collector_from(os.environ)), batching_from(os.environ))
 
 
 def _unsampled(trace_id: int) -> Unsampled:
-    return Unsampled({"traceparent": f"00-{trace_id:032x}-{random.getrandbits(64) or 1:016x}-00"})
+    return Unsampled({"traceparent": f"00-{trace_id:032x}-{random_bits(64) or 1:016x}-00"})
 
 
-def _as_it_came(parent: re.Match[bytes], state: bytes | None) -> dict[str, str]:
+def _as_it_came(parent: re.Match[bytes], states: list[bytes]) -> dict[str, str]:
     """Return the headers of a trace that goes on without us."""
     found = {"traceparent": parent[0].decode()}
-    if state:
-        found["tracestate"] = state.decode("latin-1")
+    if state := _state(states):
+        found["tracestate"] = state
     return found
+
+
+def _state(values: list[bytes]) -> str:
+    """Return what other tracing systems have noted, as it came; several headers are one list."""
+    state = b",".join(values).decode("latin-1")
+    return state if state.isascii() and state.isprintable() else ""

@@ -2,17 +2,39 @@
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import pydantic
 from dotenv import dotenv_values
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class ServiceSettings(BaseSettings):
     """Base of each service's settings. Read when the service starts, never at import."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class KeyedSettings(ServiceSettings):
+    """Base of the settings of a service that is open to this machine alone, unless its callers need a key.
+
+    A subclass has the fields `host` and `api_key`, and says what anyone could do without one.
+    """
+
+    open_to: ClassVar[str]
+
+    @pydantic.model_validator(mode="after")
+    def _no_open_door(self) -> Self:
+        host, key = (variable_of(type(self), field) for field in ("host", "api_key"))
+        given: dict[str, Any] = self.model_dump(include={"host", "api_key"})
+        if given["host"] not in LOOPBACK and not given["api_key"]:
+            raise ValueError(
+                f"{host}={given['host']} would let anyone in the network {self.open_to}: set {key} first, or keep "
+                f"{host}=127.0.0.1"
+            )
+        return self
 
 
 class SettingsError(Exception):
@@ -74,9 +96,17 @@ def describe_settings(cls: type[ServiceSettings]) -> list[SettingHelp]:
     rows = []
     for name, field in cls.model_fields.items():
         default = field.get_default(call_default_factory=True, validated_data={})
-        text = "" if default in (None, "", {}, (), []) else str(int(default) if isinstance(default, bool) else default)
-        rows.append(SettingHelp(variable_of(cls, name), text, field.description or ""))
+        rows.append(SettingHelp(variable_of(cls, name), _spoken(default), field.description or ""))
     return rows
+
+
+def _spoken(default: Any) -> str:
+    """Return a default as one would write it into the variable."""
+    if default in (None, "", {}, (), []):
+        return ""
+    if isinstance(default, bool):
+        return str(int(default))
+    return ",".join(map(str, default)) if isinstance(default, tuple | list) else str(default)
 
 
 def load_env_file(path: Path) -> None:

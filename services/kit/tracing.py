@@ -1,4 +1,4 @@
-"""Spans: what each service says of its part in a trace. OpenTelemetry is imported where traces are sent, only there.
+"""Spans: what each service says of its part in a trace.
 
     with tracing.child_span("rag.retrieve", {"rag.preset": "fast"}) as span:     # a step of one's own work
         ...
@@ -23,7 +23,10 @@ import os
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar, Token
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 HEADERS = (b"traceparent", b"tracestate")
 
@@ -35,7 +38,7 @@ T = TypeVar("T")
 
 
 class Span:
-    """A span of which nothing is recorded; those that are recorded are its children in `kit.otlp`."""
+    """A span of which nothing is recorded; those that are recorded are `kit.otlp_span.Recorded`."""
 
     __slots__ = ()
 
@@ -213,11 +216,14 @@ class Tracer(Protocol):
         """Send what is waiting."""
 
 
-def tracer_from_environment(service: str, version: str) -> Tracer | None:
+def tracer_from_environment(service: str, version: str, registry: "CollectorRegistry | None" = None) -> Tracer | None:
     """Return what sends this service's spans where an OTLP endpoint is set, else None.
 
+    Args:
+        registry: gets `trace_spans_total`, by what became of them.
+
     Raises:
-        SettingsError: OTEL_TRACES_SAMPLER or its argument is none that we know.
+        SettingsError: a variable of the sampling or of the sending has a value that is none.
     """
     variables = os.environ
     endpoint = variables.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or variables.get("OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -226,4 +232,7 @@ def tracer_from_environment(service: str, version: str) -> Tracer | None:
         return None
     from services.kit.otlp import OtlpTracer
 
-    return OtlpTracer(service, version)
+    tracer = OtlpTracer(service, version)
+    if registry is not None:
+        tracer.count_in(registry)
+    return tracer

@@ -1,20 +1,19 @@
 """The RAG service's settings, by environment."""
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.kit.settings import ServiceSettings
-
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+from services.kit.settings import KeyedSettings
 
 
-class RagSettings(ServiceSettings):
+class RagSettings(KeyedSettings):
     """Where the service listens, what it stands on, how it cuts, finds and answers."""
 
     model_config = SettingsConfigDict(env_prefix="RAG_")
+    open_to: ClassVar[str] = "read the documents"
 
     host: str = Field("127.0.0.1", description="address to listen on; beyond loopback only with a key")
     port: int = Field(8012, ge=0, le=65535, description="port to listen on (0: any free one)")
@@ -72,15 +71,6 @@ class RagSettings(ServiceSettings):
         pattern="^(?i:debug|info|warning|error|critical)$",
         description="debug, info, warning or error",
     )
-
-    @model_validator(mode="after")
-    def _no_open_door(self) -> "RagSettings":
-        if self.host not in _LOOPBACK and not self.api_key:
-            raise ValueError(
-                f"RAG_HOST={self.host} would let anyone in the network read the documents: set RAG_API_KEY first, or "
-                "keep RAG_HOST=127.0.0.1"
-            )
-        return self
 
     @model_validator(mode="after")
     def _overlap(self) -> "RagSettings":

@@ -27,7 +27,7 @@ class Sum:
 
     Args:
         requests: that came from outside; `inner_requests` were made by the stack's own services on the way.
-        failed: of the requests from outside, those that ended with a status of 400 or more.
+        failed: of the requests from outside, those that were refused or broken off; not those whose client left.
         estimated: requests whose tokens are an estimate.
         seconds: of answering, without waiting for a model to load.
         money: None where there is no price for any of it.

@@ -17,6 +17,7 @@ _REASONS = (
     ("not a database", "{path} is damaged: move it aside and restart the service, which begins a new one"),
     ("malformed", "{path} is damaged: move it aside and restart the service, which begins a new one"),
     ("readonly", "{path} can't be written by this user: see its owner and its folder's"),
+    ("no such table", "{path} has no tables yet: the service is starting; ask again in a second"),
     ("unable to open", "{path} can't be opened: see whether its folder is there, and whose it is"),
 )
 

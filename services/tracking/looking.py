@@ -9,6 +9,8 @@ from services.tracking import feedback
 from services.tracking.requests import COLUMNS
 
 _QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+# As `services.tracking.writing.failed` has it.
+_FAILED = "outcome = 'failed' OR (status >= 400 AND outcome != 'cancelled')"
 _FLAGS = ("stream", "billed", "format_asked", "sampled")
 
 
@@ -20,7 +22,7 @@ def summary(connection: sqlite3.Connection, since: float, key: str | None) -> di
     """
     where, values = "at >= ? AND hops = 0 AND (? IS NULL OR key = ?)", (since, key, key)
     whole = connection.execute(
-        f"SELECT count(*) AS requests, total(status >= 400) AS failed, total(sampled) AS sampled "  # noqa: S608
+        f"SELECT count(*) AS requests, total({_FAILED}) AS failed, total(sampled) AS sampled "  # noqa: S608
         f"FROM requests WHERE {where}",
         values,
     ).fetchone()
@@ -34,7 +36,7 @@ def summary(connection: sqlite3.Connection, since: float, key: str | None) -> di
         values,
     )
     models = connection.execute(
-        f"SELECT model, count(*) AS requests, total(status >= 400) AS failed, avg(seconds) AS mean_seconds "  # noqa: S608
+        f"SELECT model, count(*) AS requests, total({_FAILED}) AS failed, avg(seconds) AS mean_seconds "  # noqa: S608
         f"FROM requests WHERE {where} GROUP BY model ORDER BY 2 DESC LIMIT 50",
         values,
     )
@@ -86,7 +88,7 @@ def _document(row: sqlite3.Row) -> dict[str, Any]:
 
 
 def _quantiles(connection: sqlite3.Connection, column: str, where: str, values: tuple[Any, ...]) -> dict[str, Any]:
-    chosen = f"FROM requests WHERE {where} AND {column} IS NOT NULL AND status < 400"
+    chosen = f"FROM requests WHERE {where} AND {column} IS NOT NULL AND outcome = 'ok' AND status < 400"
     (count,) = connection.execute(f"SELECT count(*) {chosen}", values).fetchone()
     found: dict[str, Any] = {}
     for name, quantile in _QUANTILES.items():

@@ -6,9 +6,8 @@ from urllib.parse import quote, urlsplit
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.kit.settings import ServiceSettings
+from services.kit.settings import LOOPBACK, ServiceSettings
 
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _LOOPBACK_HOSTS = "localhost,localhost:*,127.0.0.1,127.0.0.1:*,[::1],[[]::1]:*"
 """What a browser on this machine, or at the end of an ssh tunnel to it, calls the server: whatever the port."""
 
@@ -40,7 +39,7 @@ class MlflowSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _no_open_door(self) -> "MlflowSettings":
-        if self.host not in _LOOPBACK and not self.server_allowed_hosts:
+        if self.host not in LOOPBACK and not self.server_allowed_hosts:
             raise ValueError(
                 f"MLFLOW_HOST={self.host} would let anyone in the network read traces and change models, since MLflow "
                 "asks for no key: keep MLFLOW_HOST=127.0.0.1 and use an ssh tunnel; or, in a network that is closed, "

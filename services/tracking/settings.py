@@ -1,20 +1,19 @@
 """The tracking service's settings, by environment."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from services.kit.settings import ServiceSettings
-
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+from services.kit.settings import KeyedSettings
 
 
-class TrackingSettings(ServiceSettings):
+class TrackingSettings(KeyedSettings):
     """Where the service listens, what it keeps and for how long, how it looks for drift, what things cost."""
 
     model_config = SettingsConfigDict(env_prefix="TRACKING_")
+    open_to: ClassVar[str] = "read the records"
 
     host: str = Field("127.0.0.1", description="address to listen on; beyond loopback only with a key")
     port: int = Field(8015, ge=0, le=65535, description="port to listen on (0: any free one)")
@@ -53,15 +52,6 @@ class TrackingSettings(ServiceSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
-
-    @model_validator(mode="after")
-    def _no_open_door(self) -> "TrackingSettings":
-        if self.host not in _LOOPBACK and not self.api_key:
-            raise ValueError(
-                f"TRACKING_HOST={self.host} would let anyone in the network read the records: set TRACKING_API_KEY "
-                "first, or keep TRACKING_HOST=127.0.0.1"
-            )
-        return self
 
     @property
     def folder(self) -> Path:

@@ -47,6 +47,11 @@ _MAX_NUMBER = 2**53
 _log = structlog.get_logger("tracking.store")
 
 
+def failed(record: RequestRecord) -> bool:
+    """Say whether a request failed: refused, or broken off in a stream whose status said 200. Who left did not fail."""
+    return record.outcome == "failed" or (record.status >= 400 and record.outcome != "cancelled")
+
+
 class Writing:
     """One transaction's records; used once."""
 
@@ -142,7 +147,7 @@ class Writing:
         added = (
             int(outer),
             int(not outer),
-            int(outer and record.status >= 400),
+            int(outer and failed(record)),
             record.prompt_tokens if billed else 0,
             record.completion_tokens if billed else 0,
             int(billed and record.usage_source == "estimate"),

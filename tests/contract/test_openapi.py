@@ -104,6 +104,7 @@ schema.config.generation.update(max_examples=10, deterministic=True)
 schema.config.checks.update(excluded_check_names=["positive_data_acceptance"])
 
 
+@pytest.mark.slow
 @schema.parametrize()
 def test_the_gateway_does_what_the_document_says(case, shared_stack):
     if isinstance(case.body, dict) and is_a_name(case.body.get("model")):

@@ -12,18 +12,22 @@ from services.engines.settings import EnginesSettings
 from services.gateway.settings import GatewaySettings
 from services.kit.settings import describe_settings
 from services.rag.settings import RagSettings
+from services.tracking.mlflow_settings import MlflowSettings
+from services.tracking.settings import TrackingSettings
 from services.ui.settings import OpenWebuiSettings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / ".env.example"
-OURS = re.compile(r"(?:GATEWAY|ENGINES|EMBEDDINGS|RAG|LLAMACPP|SPARKSTACK)_[A-Z_]*[A-Z]|MODE|MODELS|GGUF|LOG_LEVEL")
+OURS = re.compile(
+    r"(?:GATEWAY|ENGINES|EMBEDDINGS|RAG|TRACKING|LLAMACPP|SPARKSTACK)_[A-Z_]*[A-Z]|MODE|MODELS|GGUF|WITHOUT|LOG_LEVEL"
+)
 # They say where .env is, or mark our own processes: nothing that .env could set.
 NOT_SETTINGS = {"SPARKSTACK_HOME", "SPARKSTACK_STATE", "SPARKSTACK_UNIT"}
 # `up` fills compose's files in with them.
 NOT_SETTINGS |= {"ENGINES_PROFILES", "SPARKSTACK_SECRETS"}
 # Set for the stack by `make up`, where the gateway alone has another default.
 STACK_DEFAULTS = {"GATEWAY_OLLAMA_PORT": "11434"}
-SETTINGS = [GatewaySettings, EnginesSettings, EmbeddingsSettings, RagSettings]
+SETTINGS = [GatewaySettings, EnginesSettings, EmbeddingsSettings, RagSettings, TrackingSettings, MlflowSettings]
 SETTINGS += [OpenWebuiSettings]
 # Open WebUI's own variables, some of which begin as ours do.
 NAMES_OF_OTHERS = ROOT / "services" / "ui" / "openwebui.py"

@@ -25,8 +25,8 @@ from tests.testkit.ports import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 OWN_PREFIXES = (
-    "GATEWAY_", "ENGINES_", "EMBEDDINGS_", "RAG_", "LLAMACPP_", "VLLM_", "SPARKSTACK_", "OTEL_", "GGUF", "MODE",
-    "LOG_LEVEL", "COMPOSE_", "PROFILE", "OFFLINE", "DOCKER_SOCKET", "WITHOUT",
+    "GATEWAY_", "ENGINES_", "EMBEDDINGS_", "RAG_", "TRACKING_", "MLFLOW_", "LLAMACPP_", "VLLM_", "SPARKSTACK_", "OTEL_",
+    "GGUF", "MODE", "LOG_LEVEL", "COMPOSE_", "PROFILE", "OFFLINE", "DOCKER_SOCKET", "WITHOUT",
 )  # fmt: skip
 MODEL = "smollm2-135m-instruct-q4_1"
 ENGINE = f"llamacpp-{MODEL}"

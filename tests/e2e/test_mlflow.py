@@ -114,7 +114,11 @@ async def test_the_spans_of_a_real_question_arrive_as_one_trace(mlflow, tmp_path
     async with traced_stack(tmp_path, monkeypatch, **mlflow.variables()) as stack:
         await stack.add_documents()
         given = f"00-{'e' * 32}-{'f' * 16}-01"
-        body = {"model": "rag/handbook", "messages": [{"role": "user", "content": "Which port has the gateway?"}]}
+        body = {
+            "model": "rag/handbook",
+            "messages": [{"role": "user", "content": "Which port has the gateway?"}],
+            "rag": {"preset": "balanced"},  # the default one does not rerank
+        }
         answer = await stack.client.post("/v1/chat/completions", json=body, headers={"traceparent": given})
         assert answer.status_code == 200, answer.text
 

@@ -110,6 +110,14 @@ class Streamed:
         return self.data[-1:] == ["[DONE]"]
 
     @property
+    def failure(self) -> dict[str, Any] | None:
+        """Return the error, whether it came before the stream had begun, as a plain answer, or as its last event."""
+        if self.response.status_code < 400:
+            return self.error
+        error: dict[str, Any] = json.loads(self.body)["error"]
+        return error
+
+    @property
     def error(self) -> dict[str, Any] | None:
         """Return the error of the last event; None where that is something else."""
         last = self.data[-1] if self.data else None

@@ -20,6 +20,8 @@ from services.engines.watching.signals import gather
 from services.engines.watching.watchdog import Action, Watchdog, WatchdogLimits
 from tests.testkit.server import run_process
 
+pytestmark = pytest.mark.slow  # processes that are started, stopped and waited for
+
 FAST = HealthLimits(suspect_s=0.6, stall_s=1.2, idle_cores=0.3, idle_burst_s=0.2)
 FAST_DOG = WatchdogLimits(grace_s=0.0, idle_canary_s=1.0)
 CHAT = {"model": "fake-model", "messages": [{"role": "user", "content": "hello"}]}

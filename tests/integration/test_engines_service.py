@@ -9,6 +9,8 @@ import pytest
 from tests.integration.engine_services import GIB, engine_service, eventually
 from tests.testkit.fake_runtime import FakeRuntime
 
+pytestmark = pytest.mark.slow  # processes that are started, stopped and waited for
+
 TWO = {"model-a": GIB, "model-b": GIB}
 ROOM_FOR_ONE = {"memory_gib": 2.0}
 ROOM_FOR_ALL = {"memory_gib": 8.0}

@@ -137,6 +137,7 @@ async def test_the_fifth_hop_is_refused(fake_engine, given):
     assert not fake_engine.requests()
 
 
+@pytest.mark.slow
 async def test_a_model_that_leads_back_to_the_gateway_ends_after_four_rounds(tmp_path):
     """A gateway that is its own backend."""
     port = free_port()

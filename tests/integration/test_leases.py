@@ -13,6 +13,8 @@ from tests.integration.raw_client import asked
 from tests.testkit.fake_engines_service import fake_engines
 from tests.testkit.server import eventually
 
+pytestmark = pytest.mark.slow  # leases that lapse, loads that are waited for
+
 SLOW = {"tokens_per_s": 20, "answer_tokens": 5000}
 
 

@@ -11,6 +11,8 @@ from tests.integration.raw_client import asked
 from tests.testkit.fake_engines_service import fake_engines
 from tests.testkit.server import eventually
 
+pytestmark = pytest.mark.slow  # leases that lapse, loads that are waited for
+
 TAKEN_BACK_WITHIN_S = 0.1
 SLACK_S = 3.0
 

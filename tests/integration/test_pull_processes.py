@@ -20,7 +20,10 @@ from tests.testkit.server import eventually, run_process
 
 CLI = [sys.executable, "-m", "services.cli.main"]
 HALF = 300_000
-pytestmark = pytest.mark.may_block("the service's code runs in the children; the tests themselves look at the disk")
+pytestmark = [
+    pytest.mark.slow,  # processes that are started, killed and waited for
+    pytest.mark.may_block("the service's code runs in the children; the tests themselves look at the disk"),
+]
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from services.kit.processes import lives, marked
 from services.kit.supervisord import ON_DEMAND, program
 from tests.testkit.supervisord import run_supervisord
 
+pytestmark = pytest.mark.slow  # processes that are started, stopped and waited for
+
 SLEEP = "import time; print('up', flush=True); time.sleep(300)"
 # A worker in a session of its own, as engines have them; both take no notice of SIGTERM.
 STUBBORN = """

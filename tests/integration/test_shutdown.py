@@ -11,6 +11,8 @@ from tests.integration.gateways import CHAT, chat_body
 from tests.integration.raw_client import asked, raw_client
 from tests.testkit.server import eventually, fake_engine
 
+pytestmark = pytest.mark.slow  # processes that are started, stopped and waited for
+
 SLACK_S = 5.0
 ENDED = (0, -signal.SIGTERM)
 

@@ -179,6 +179,7 @@ async def collector() -> AsyncIterator[Collector]:
     server.close()
 
 
+@pytest.mark.slow
 async def test_one_request_is_one_server_span_under_the_callers(fake_engine, collector):
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
     headers = {"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-01", "x-request-id": "traced"}

@@ -32,7 +32,11 @@ class SeenSpan:
     ended: int
     attributes: dict[str, Any] = field(repr=False)
     failed: bool = False
+    message: str = ""
     links: tuple[str, ...] = ()
+    from_elsewhere: bool = False
+    """Whether the parent is another process's, by the span's own word."""
+    state: str = ""
 
 
 class Collector:
@@ -49,7 +53,7 @@ class Collector:
         if request.headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
         self.headers.append(dict(request.headers))
-        self.spans += _read(ExportTraceServiceRequest.FromString(body))
+        self.spans += read_spans(body)
         return Response(status_code=200, media_type="application/x-protobuf")
 
     def trace(self, trace_id: str) -> "Trace":
@@ -134,6 +138,11 @@ async def collector() -> AsyncIterator[Collector]:
         yield found
 
 
+def read_spans(body: bytes) -> list[SeenSpan]:
+    """Read the body of a request of OTLP's."""
+    return list(_read(ExportTraceServiceRequest.FromString(body)))
+
+
 def _read(request: ExportTraceServiceRequest) -> Iterable[SeenSpan]:
     for resource in request.resource_spans:
         service = _plain(resource.resource.attributes)["service.name"]
@@ -150,6 +159,9 @@ def _read(request: ExportTraceServiceRequest) -> Iterable[SeenSpan]:
                     ended=span.end_time_unix_nano,
                     attributes=_plain(span.attributes),
                     failed=span.status.code == trace_pb2.Status.STATUS_CODE_ERROR,
+                    message=span.status.message,
+                    from_elsewhere=bool(span.flags & trace_pb2.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK),
+                    state=span.trace_state,
                     links=tuple(link.span_id.hex() for link in span.links),
                 )
 

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from services.cli import plan
 from services.cli.plan import check_digest, check_disk, internal_key, make_plan
+from services.cli.units import STAMP
 from services.engines.commands.service import stack_models
 from services.engines.recipes import MODELS_FOLDER
 from services.engines.tests.gguf_files import write
@@ -21,7 +22,16 @@ from tests.testkit.ports import free_port
 @pytest.fixture
 def variables():
     ports = {service.port_variable: str(free_port()) for service in SERVICES}
-    return {**ports, "GATEWAY_OLLAMA_PORT": "0"}
+    return {**ports, "GATEWAY_OLLAMA_PORT": "0", "WITHOUT": "mlflow, tracking"}
+
+
+@pytest.fixture
+def whole(home, variables):
+    """A home that has the environment of the optional services, and variables that leave nothing out."""
+    stamp = home.root / ".venvs" / "tracking" / STAMP
+    stamp.parent.mkdir(parents=True)
+    stamp.touch()
+    return replace(home, code=home.root), {name: value for name, value in variables.items() if name != "WITHOUT"}
 
 
 def test_the_catalogue_says_what_the_gateway_needs(home, variables):
@@ -62,6 +72,51 @@ def test_each_service_gets_its_place(home, variables):
         "rag": {"host": "127.0.0.1", "port": int(variables["RAG_PORT"])},
         "gateway": {"host": "0.0.0.0", "port": int(variables["GATEWAY_PORT"])},
     }
+
+
+def environments(made):
+    return {unit.service.name: unit.environment for unit in made.units}
+
+
+def test_traces_go_to_mlflow_and_records_to_tracking_where_they_run(whole):
+    home, variables = whole
+    made = make_plan(home, "", variables)
+    found = environments(made)
+    mlflow = f"http://127.0.0.1:{variables['MLFLOW_PORT']}"
+    told = {name for name, each in found.items() if "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" in each}
+    assert told == set(found) - {"mlflow"}
+    assert found["rag"]["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] == f"{mlflow}/v1/traces"
+    assert found["gateway"]["GATEWAY_TRACKING_URL"] == f"http://127.0.0.1:{variables['TRACKING_PORT']}"
+    assert found["gateway"]["GATEWAY_TRACKING_KEY"] == found["tracking"]["TRACKING_API_KEY"] == internal_key(home)
+    assert found["gateway"]["GATEWAY_LINKS"] == f"MLflow={mlflow}"
+    assert found["tracking"]["TRACKING_MLFLOW_URL"] == mlflow
+    backend = next(each for each in made.catalogue["backends"] if each["name"] == "tracking")
+    assert backend["paths"] == ["/v1/feedback", "/v1/tracking"]
+
+
+def test_a_collector_and_links_of_ones_own_are_kept(whole):
+    home, variables = whole
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        found = environments(make_plan(home, "", {**variables, name: "http://127.0.0.1:4318"}))
+        assert not any("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" in each for each in found.values())
+    found = environments(make_plan(home, "", {**variables, "GATEWAY_LINKS": "Grafana=http://127.0.0.1:3001"}))
+    assert found["gateway"]["GATEWAY_LINKS"].endswith(",Grafana=http://127.0.0.1:3001")
+
+
+def test_what_is_left_out_is_said_and_nobody_is_told_of_it(home, whole, variables):
+    with_it, _ = whole
+    made = make_plan(with_it, "", variables)
+    assert [line for line in made.remarks if "left out" in line] == [
+        "left out, as WITHOUT says: mlflow",
+        "left out, as WITHOUT says: tracking",
+    ]
+    found = environments(made)
+    assert found["gateway"]["GATEWAY_LINKS"] == ""
+    assert "GATEWAY_TRACKING_URL" not in found["gateway"]
+    bare = replace(home, code=home.root / "elsewhere")
+    made = make_plan(bare, "", {name: value for name, value in variables.items() if name != "WITHOUT"})
+    assert sum("scripts/bootstrap.py tracking" in line for line in made.remarks) == 2
+    assert set(environments(made)) == {"engines", "embeddings", "rag", "gateway"}
 
 
 def test_the_models_digest_is_read_once_for_each_file(home, monkeypatch):

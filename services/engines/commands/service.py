@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from services.engines.settings import EnginesSettings
-from services.kit.settings import SettingsError, describe_settings, load_settings
+from services.kit.commands import settings_command
+from services.kit.settings import SettingsError, load_settings
 
 if TYPE_CHECKING:
     from services.engines.files.store import ModelStore
@@ -20,20 +21,7 @@ _DOCKER_AGAIN_S = 0.5
 _CAN_BE_GOT = ("hub", "ollama", "converted")
 
 
-class _SettingsCommand(click.Command):
-    """Shows the variables and their defaults below the options."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the reference of the environment's variables."""
-        rows = [
-            (row.variable, f"{row.description} [{row.default}]" if row.default else row.description)
-            for row in describe_settings(EnginesSettings)
-        ]
-        with formatter.section("Environment (also read from .env; the environment wins)"):
-            formatter.write_dl(rows)
-
-
-@click.command(cls=_SettingsCommand)
+@click.command(cls=settings_command(EnginesSettings))
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one. [ENGINES_PORT]")
 @click.option(
     "--supervisor",

@@ -27,6 +27,11 @@ def listed(entry: Entry) -> dict[str, Any]:
     }
 
 
+def listed_as(name: str, entry: Entry) -> dict[str, Any]:
+    """Return one more line of `/api/tags`: a model under a name that was given to it by promotion."""
+    return {**listed(entry), "name": name, "model": name}
+
+
 def running(entry: Entry, managed: ManagedModel | None) -> dict[str, Any]:
     """Return one model of `/api/ps`; of models that the engines service has not loaded little is known.
 

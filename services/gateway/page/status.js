@@ -29,6 +29,7 @@ export class StatusView {
     this.#sparkline.add(status.rates.tokens_per_s);
     setText(byId("tokens-peak"), `peak ${format.rate(this.#sparkline.peak)} in the last minute`);
     this.#drawLists(status);
+    drawLinks(status.links);
   }
 
   /** The gateway is down: nothing that was read is known to be true any more, and the page says so. */
@@ -58,6 +59,7 @@ export class StatusView {
     byId("memory-meter").firstElementChild.style.width = "0";
     this.#sparkline.clear();
     this.#drawLists({ models: [], backends: [], live: [] }, "Shown with the key.");
+    drawLinks([]);
   }
 
   #drawLists({ models, live, backends, not_pulled: notPulled = [] }, without = null) {
@@ -69,6 +71,24 @@ export class StatusView {
     drawEmpty("no-live", live, without ?? "Nothing in flight.");
     drawEmpty("no-backends", backends, without ?? "No backend is configured.");
   }
+}
+
+/** Drawn anew only when they change: the keyboard's focus may be on one. */
+function drawLinks(links) {
+  const nav = byId("links");
+  const drawn = JSON.stringify(links);
+  if (nav.dataset.drawn === drawn) return;
+  nav.dataset.drawn = drawn;
+  nav.hidden = links.length === 0;
+  nav.replaceChildren(
+    ...links.map(({ name, url }) => {
+      const link = document.createElement("a");
+      link.href = url;
+      link.rel = "noreferrer";
+      setText(link, name);
+      return link;
+    }),
+  );
 }
 
 function drawEmpty(id, items, sentence) {

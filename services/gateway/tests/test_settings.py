@@ -33,6 +33,13 @@ def test_a_backend_that_is_no_backend_is_named(value: str) -> None:
         load_settings(GatewaySettings, backends=value)
 
 
+def test_links_of_the_page_are_addresses_of_the_web() -> None:
+    settings = load_settings(GatewaySettings, links="MLflow=http://127.0.0.1:5000, Grafana=https://h/d?a=b")
+    assert settings.links == {"MLflow": "http://127.0.0.1:5000", "Grafana": "https://h/d?a=b"}
+    with pytest.raises(SettingsError, match="a link begins with http"):
+        load_settings(GatewaySettings, links="here=javascript:alert(1)")
+
+
 def test_plain_requests_wait_for_the_smaller_bound_only_where_it_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings(GatewaySettings).plain_head_timeout_s == 600
     monkeypatch.setenv("GATEWAY_FIRST_TOKEN_TIMEOUT_S", "20")

@@ -126,7 +126,8 @@ def _log(summary: dict[str, Any], files: tuple[Path, ...]) -> None:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
         return
-    from services.rag.evaluating.mlflow import MlflowError, log_run
+    from services.kit.mlflow import MlflowError
+    from services.rag.evaluating.mlflow import log_run
 
     try:
         click.echo(f"mlflow: {log_run(uri, summary, files)}")

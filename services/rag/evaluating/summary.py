@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from services.kit.resampling import Interval, interval, paired
 from services.rag.evaluating import measures
-from services.rag.evaluating.bootstrap import Interval, interval, paired
 from services.rag.evaluating.measures import Scores
 from services.rag.evaluating.runner import Evaluation, Row
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.rag.evaluating.bootstrap import interval, paired
+from services.kit.resampling import interval, paired
 from services.rag.evaluating.measures import documents_of, ndcg_at, score
 from services.rag.evaluating.summary import separation
 
@@ -77,7 +77,7 @@ def test_a_difference_that_is_chance_holds_zero() -> None:
 
 
 def test_values_of_different_questions_cannot_be_paired() -> None:
-    with pytest.raises(ValueError, match="not the same questions"):
+    with pytest.raises(ValueError, match="not of the same items"):
         paired([0.1], [0.1, 0.2])
 
 

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
+from services.kit import mlflow
 from services.rag.commands.evaluate import evaluate as command
-from services.rag.evaluating import mlflow as tracking
 from services.rag.evaluating import service
 
 QUESTIONS = [
@@ -78,7 +78,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeStack]:
     fake = FakeStack()
     transport = httpx.MockTransport(fake)
     monkeypatch.setattr(service, "client", lambda url, headers: httpx.AsyncClient(base_url=url, transport=transport))
-    monkeypatch.setattr(tracking, "connect", lambda uri: httpx.Client(transport=transport, base_url=uri.rstrip("/")))
+    monkeypatch.setattr(mlflow, "connect", lambda uri: httpx.Client(transport=transport, base_url=uri.rstrip("/")))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return fake
 

@@ -57,12 +57,33 @@ class Stack:
 @contextmanager
 def stack(url: str = "") -> Iterator[Stack]:
     """Open the way to the stack; `url` where it is not the one that `up` has started."""
-    key = _first_key(os.environ.get("SPARKSTACK_API_KEY", ""))
+    key = stack_key()
     headers = {"authorization": f"Bearer {key}"} if key else {}
     timeout = httpx.Timeout(_ANSWER_S, connect=_CONNECT_S)
     # No proxy of the environment stands between this machine's processes.
     with httpx.Client(headers=headers, timeout=timeout, trust_env=False) as client:
-        yield Stack(client, (url or _gateway_url()).rstrip("/"))
+        yield Stack(client, url.rstrip("/") or stack_url("gateway"))
+
+
+def stack_key() -> str:
+    """Return the key that clients of the stack send; "" where it wants none."""
+    return _first_key(os.environ.get("SPARKSTACK_API_KEY", ""))
+
+
+def stack_url(service: str) -> str:
+    """Return where a service of the stack listens: the gateway by default at port 8000, any other only if it runs."""
+    place = read_json(state_folder() / "stack.json").get("services", {}).get(service)
+    if not isinstance(place, dict):
+        return f"http://127.0.0.1:{os.environ.get('GATEWAY_PORT') or 8000}" if service == "gateway" else ""
+    host = str(place.get("host") or "127.0.0.1")
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - what it listens on
+    return f"http://{f'[{reachable}]' if ':' in reachable else reachable}:{place.get('port')}"
+
+
+def state_folder() -> Path:
+    """Return where the stack keeps its state."""
+    root = Path(os.environ.get("SPARKSTACK_HOME") or Path(services.__file__).resolve().parents[1]).expanduser()
+    return Path(os.environ.get("SPARKSTACK_STATE") or root / ".state").expanduser()
 
 
 def show_table(rows: Sequence[Sequence[str]]) -> None:
@@ -74,17 +95,6 @@ def show_table(rows: Sequence[Sequence[str]]) -> None:
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         click.echo("  ".join(cells).rstrip())
-
-
-def _gateway_url() -> str:
-    root = Path(os.environ.get("SPARKSTACK_HOME") or Path(services.__file__).resolve().parents[1]).expanduser()
-    state = Path(os.environ.get("SPARKSTACK_STATE") or root / ".state").expanduser()
-    place = read_json(state / "stack.json").get("services", {}).get("gateway")
-    if not isinstance(place, dict):
-        return f"http://127.0.0.1:{os.environ.get('GATEWAY_PORT') or 8000}"
-    host = str(place.get("host") or "127.0.0.1")
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - what it listens on
-    return f"http://{f'[{reachable}]' if ':' in reachable else reachable}:{place.get('port')}"
 
 
 def _first_key(text: str) -> str:

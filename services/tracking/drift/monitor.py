@@ -32,6 +32,8 @@ _TEXTS = 32
 _PATIENCE_LOOKS = 10
 """Looks that a full window waits for embeddings that fail."""
 _WINDOWS_A_LOOK = 20
+_AGAIN_S = 1.0
+"""Until the next look where the records can't be read: in the service's first moment their tables are not made yet."""
 _DAY_S = 86_400.0
 _log = structlog.get_logger("tracking.drift")
 
@@ -103,16 +105,18 @@ class Monitor:
 
     async def _run(self) -> None:
         while True:
+            wait_s = self._interval_s
             try:
                 await self.look()
             except StoreUnavailable as error:
                 self.state.trouble = str(error)
+                wait_s = min(_AGAIN_S, wait_s)
             except Exception as error:
                 # Whatever it is, it is in the log and in the metrics, and the next window may be another matter.
                 self.state.trouble = f"the last look failed ({type(error).__name__}); the log has it"
                 # A traceback is made of source files: they are read in a thread.
                 await asyncio.to_thread(_log.error, "drift.look_failed", exc_info=error)
-            await asyncio.sleep(self._interval_s)
+            await asyncio.sleep(wait_s)
 
     # --- vectors
 

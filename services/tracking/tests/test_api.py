@@ -147,15 +147,19 @@ async def test_the_summary_tells_of_the_last_hours(api, client):
     now = time.time()
     await api.send(
         *(record(at=now - 60, seconds=float(number), first_token_s=0.1) for number in range(1, 11)),
-        record(at=now - 60, status=503, outcome="refused"),
+        record(at=now - 60, status=503, outcome="failed"),
+        record(at=now - 60, status=200, outcome="failed", error="engine_disconnected"),
+        record(at=now - 60, status=499, outcome="cancelled"),
         record(at=now - 60, hops=1, billed=False),
         record(at=now - 48 * 3600),
         dropped=3,
     )
 
     found = (await client.get("/v1/tracking/summary")).json()
-    assert (found["requests"], found["failed"], found["completion_tokens"]) == (11, 1, 550)
-    assert found["outcomes"] == {"ok": 10, "refused": 1}
+    assert (found["requests"], found["failed"], found["completion_tokens"]) == (13, 2, 650)
+    assert found["outcomes"] == {"ok": 10, "failed": 2, "cancelled": 1}
+    costs = (await client.get("/v1/tracking/costs")).json()["total"]
+    assert (costs["requests"], costs["failed"]) == (14, 2), "one is of the day before yesterday"
     assert found["seconds"] == {"p50": 6.0, "p95": 10.0, "p99": 10.0}
     assert (found["service"]["records"], found["service"]["dropped"]) == ("ok", 3)
 

@@ -167,6 +167,8 @@ def test_help_names_the_variables():
 def test_a_wrong_tariff_is_told_before_anything_listens(monkeypatch, tmp_path):
     monkeypatch.setenv("TRACKING_TARIFF", str(tmp_path / "none.yaml"))
     monkeypatch.setenv("SPARKSTACK_STATE", str(tmp_path))
+    # Which would send the log of all later tests to this one's output.
+    monkeypatch.setattr("services.kit.logs.configure_logs", lambda *_: None)
     said = run(tracking, "--port", "0")
 
     assert said.exit_code == 1

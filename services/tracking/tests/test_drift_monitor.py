@@ -253,7 +253,7 @@ async def test_it_looks_by_itself_and_a_look_that_fails_does_not_end_it(stack, m
     await asyncio.to_thread(stack.ask)
     await stack.monitor.start()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while stack.monitor.state.windows < 1:
                 await asyncio.sleep(0.01)
     finally:
@@ -265,9 +265,28 @@ async def test_a_store_that_cannot_be_read_is_said(stack, tmp_path):
     monitor = Monitor(Store(tmp_path / "none"), stack.settings, None)
     await monitor.start()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not monitor.state.trouble:
                 await asyncio.sleep(0.01)
     finally:
         await monitor.stop()
     assert "can't be opened" in monitor.state.trouble
+
+
+async def test_a_store_that_is_still_being_made_is_looked_at_again_soon(stack, tmp_path):
+    store = Store(tmp_path / "new")
+    store.path.parent.mkdir()
+    store.path.touch()
+    settings = stack.settings.model_copy(update={"look_interval_s": 3600})
+    monitor = Monitor(store, settings, None)
+    await monitor.start()
+    try:
+        async with asyncio.timeout(60):
+            while "has no tables yet" not in monitor.state.trouble:
+                await asyncio.sleep(0.01)
+            store.start()
+            while monitor.state.trouble:
+                await asyncio.sleep(0.01)
+    finally:
+        await monitor.stop()
+        await asyncio.to_thread(store.stop)

@@ -1,4 +1,4 @@
-"""Intervals by the bootstrap: how far a mean, or a difference of two on the same questions, may be chance."""
+"""Intervals by the bootstrap: how far a mean, or a difference of two on the same items, may be chance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 RESAMPLES = 10_000
 SEED = 20261121
-# Resamples that are drawn at a time: with 10,000 questions one draw of all would be 800 MB.
+# Resamples that are drawn at a time: with 10,000 items one draw of all would be 800 MB.
 _AT_A_TIME = 500
 
 
@@ -22,12 +22,12 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether a difference is more than these questions would give by chance, 19 times of 20."""
+        """Whether a difference is more than these items would give by chance, 19 times of 20."""
         return self.low > 0 or self.high < 0
 
 
 def interval(values: Sequence[float], *, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
-    """Return the mean of per-question values and its percentile interval; the same seed gives the same.
+    """Return the mean of per-item values and its percentile interval; the same seed gives the same.
 
     Source: Efron and Tibshirani, An introduction to the bootstrap (1993), chapter 13.
 
@@ -43,13 +43,13 @@ def interval(values: Sequence[float], *, resamples: int = RESAMPLES, seed: int =
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float], *, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
-    """Return the mean of `ours − theirs` over the same questions, in the same order, and its interval.
+    """Return the mean of `ours − theirs` over the same items, in the same order, and its interval.
 
     Raises:
-        ValueError: where they are not of the same questions.
+        ValueError: where they are not of the same items.
     """
     if len(ours) != len(theirs):
-        raise ValueError(f"{len(ours)} values against {len(theirs)}: not the same questions")
+        raise ValueError(f"{len(ours)} values against {len(theirs)}: not of the same items")
     return interval([a - b for a, b in zip(ours, theirs, strict=True)], resamples=resamples, seed=seed)
 
 

@@ -1,0 +1,1 @@
+"""Evaluation: models on sets of questions, runs that are kept, and what is compared with what."""
