@@ -7,8 +7,7 @@ ARGS ?=
 
 SPARKSTACK := .venv/bin/sparkstack
 BIN := .venvs/test/bin
-# As many test processes as there are cores, at most eight.
-PARALLEL := --numprocesses logical --maxprocesses 8
+PARALLEL := --numprocesses auto
 CODE := services tests loadtests scripts docs compose
 PEERS := peer-vllm-router peer-litellm
 

@@ -3,6 +3,8 @@
 Tests in `tests/e2e` and tests marked `slow` may take their time; all others are part of `make test-fast`.
 """
 
+import gc
+import os
 from collections.abc import AsyncIterator
 
 import pytest
@@ -16,6 +18,17 @@ def pytest_configure(config: pytest.Config) -> None:
     """Switch on the guards, and the report of tests that others publish."""
     guards.install(config)
     config.pluginmanager.register(standard_tests)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from going through thousands of tests and all imported modules again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes run the fast tests: three on two cores, since half of a test is waiting for sockets."""
+    return min(8, (os.cpu_count() or 1) * 3 // 2)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The run: a gateway for each variant, all up at once, measured in turns so that the machine's noise falls on all."""
+"""The run: a gateway for each variant, all up at once and anew in each repetition, measured in turns."""
 
 import asyncio
 import re
@@ -41,7 +41,7 @@ class Row:
     variant: Variant
     repetitions: list[Repetition] = field(default_factory=list)
     told: dict[str, float] = field(default_factory=dict)
-    """At the end: requests, and what became of their records."""
+    """Of all repetitions: requests, and what became of their records."""
 
 
 @dataclass
@@ -59,24 +59,30 @@ async def run(plan: Plan, say: Say = lambda line: print(line, file=sys.stderr, f
         GatewayError: an answer was wrong or missing, or a request has neither been told nor been counted as dropped.
     """
     stub = Stub()
+    rows = [Row(VARIANTS[name]) for name in plan.variants]
     async with AsyncExitStack() as stack:
         await stub.start()
         stack.push_async_callback(stub.stop)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tracing-overhead-")))
-        gateways = [await _start(stack, Row(VARIANTS[name]), stub, folder / name) for name in plan.variants]
         for number in range(plan.repetitions):
             # Each repetition begins with another one: being first must be nobody's lot.
-            turn = number % len(gateways)
-            for gateway in gateways[turn:] + gateways[:turn]:
-                await _measure(gateway, plan)
-                last = gateway.row.repetitions[-1]
-                figures = " ".join(
-                    f"{last[name]:7.1f} {name}" for name in ("request_us", "stream_us", "requests_per_s")
-                )
-                say(f"{number + 1}/{plan.repetitions} {gateway.row.variant.name:16} {figures}")
+            turn = number % len(rows)
+            await _repeat(rows[turn:] + rows[:turn], plan, stub, folder / str(number), say)
+    return rows
+
+
+async def _repeat(rows: list[Row], plan: Plan, stub: Stub, folder: Path, say: Say) -> None:
+    """Measure each once, in gateways of this repetition's own: two that do the same differ as long as they live."""
+    folder.mkdir()
+    async with AsyncExitStack() as stack:
+        gateways = [await _start(stack, row, stub, folder / row.variant.name) for row in rows]
+        for gateway in gateways:
+            await _measure(gateway, plan)
+            last = gateway.row.repetitions[-1]
+            figures = " ".join(f"{last[name]:7.1f} {name}" for name in ("request_us", "stream_us", "requests_per_s"))
+            say(f"{len(gateway.row.repetitions)}/{plan.repetitions} {gateway.row.variant.name:16} {figures}")
         for gateway in gateways:
             await _account(gateway)
-        return [gateway.row for gateway in gateways]
 
 
 async def _start(stack: AsyncExitStack, row: Row, stub: Stub, folder: Path) -> _Gateway:
@@ -130,8 +136,10 @@ async def _account(gateway: _Gateway) -> None:
     names = ("gateway_exchanges_total", "gateway_records_sent_total", "gateway_records_dropped_total")
     requests, sent, dropped = (_sum(text, name) for name in names)
     waiting = _sum(text, "gateway_records_waiting")
-    told = gateway.row.told = {"requests": requests, "sent": sent, "dropped": dropped, "waiting": waiting}
+    told = {"requests": requests, "sent": sent, "dropped": dropped, "waiting": waiting}
     told["spans_bytes"] = gateway.receivers.collector.bytes
+    before = gateway.row.told
+    gateway.row.told = {name: before.get(name, 0) + value for name, value in told.items()}
     variant = gateway.row.variant
     if variant.records is not None and requests != sent + dropped + waiting:
         raise gateway.child.failed(f"{requests - sent - dropped - waiting:.0f} of {requests:.0f} records are nowhere")

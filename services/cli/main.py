@@ -1,6 +1,5 @@
 """The entry point: the list of verbs, each imported when it is called."""
 
-import importlib
 import os
 import sys
 
@@ -9,6 +8,7 @@ import click
 from services import __version__
 from services.cli.home import load_environment
 from services.kit.launch import MARK
+from services.kit.verbs import LazyGroup
 
 # verb → where it is, and what the list of verbs says of it. `sparkstack --help` imports none of them.
 VERBS = {
@@ -53,28 +53,13 @@ IN_CONTAINERS = frozenset({"models", "pull", "rm"})
 """Verbs about files that are in a volume where the stack runs as containers."""
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the verbs in their own order."""
-        return list(VERBS)
+class Verbs(LazyGroup):
+    """The stack's verbs; some of them run in a container where the stack does."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a verb."""
-        if cmd_name not in VERBS:
-            return None
-        if cmd_name in IN_CONTAINERS and (inside := _inside(cmd_name)) is not None:
-            return inside
-        module, attribute = VERBS[cmd_name][0].split(":")
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of verbs without importing them."""
-        with formatter.section("Verbs"):
-            formatter.write_dl([(verb, line) for verb, (_, line) in VERBS.items()])
+        """Import and return a verb, or what runs it in its container."""
+        inside = _inside(cmd_name) if cmd_name in IN_CONTAINERS else None
+        return inside or super().get_command(ctx, cmd_name)
 
 
 def _inside(verb: str) -> click.Command | None:
@@ -93,7 +78,7 @@ def _inside(verb: str) -> click.Command | None:
     return inside_command(home, verb)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Verbs, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sparkstack")
 def cli() -> None:
     """Run LLM services on one machine behind one gateway.

@@ -22,6 +22,7 @@ class _NoInternet:
         return SimpleNamespace(content=b"the bytes of a file")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     # Of langchain-openai itself, whatever server it speaks to.
     "ignore:Pydantic serializer warnings:UserWarning",

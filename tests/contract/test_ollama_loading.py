@@ -51,7 +51,7 @@ def loading() -> Iterator[Loading]:
 
 
 def until(condition) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -54,20 +54,20 @@ class Raw:
 
     async def rest(self) -> bytes:
         """Read to the end of the connection, which must come within five seconds."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             return await self.reader.read()
 
     async def until_reset(self) -> bytes:
         """Return what comes before the connection's reset; a clean end is no reset."""
         seen = b""
         with contextlib.suppress(ConnectionResetError):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while True:
                     seen += await self.reader.readexactly(1)
         return seen
 
     async def until(self, text: bytes) -> bytes:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             return await self.reader.readuntil(text)
 
     async def nothing_more(self) -> bytes:

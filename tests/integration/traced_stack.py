@@ -49,7 +49,7 @@ class TracedStack:
             async for line in response.aiter_lines():
                 if line == "event: done":
                     break
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while f"rag/{name}" not in (await self.client.get("/v1/models", headers=UNSAMPLED)).text:
                 await asyncio.sleep(0.02)
 

@@ -28,7 +28,7 @@ T = TypeVar("T")
 _POLL_S = 0.005
 
 
-async def eventually(condition: Callable[[], T], *, timeout_s: float = 5.0) -> T:
+async def eventually(condition: Callable[[], T], *, timeout_s: float = 60.0) -> T:
     """Wait until `condition()` is true and return what it returned.
 
     Raises:

@@ -9,6 +9,8 @@ import pytest
 
 import services
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(services.__file__).parents[1]
 PLUGINS = ("-p", "no:cacheprovider", "-p", "pytest_asyncio.plugin", "-p", "xdist.plugin")
 CONFTEST = "from tests.testkit import guards\npytest_configure = guards.install\n"

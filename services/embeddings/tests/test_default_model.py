@@ -25,6 +25,8 @@ from services.embeddings.settings import EmbeddingsSettings
 from services.embeddings.tokenising import FileTokeniser
 from tests.testkit.server import eventually, running
 
+pytestmark = pytest.mark.slow
+
 CARD, MAXSIM = read_cards()[:2]
 TEXTS = [
     "A cat sleeps on the sofa.",

@@ -53,7 +53,10 @@ def memory(available_mib):
     return HostMemory(total=2000 * MIB, free=0, available=available_mib * MIB)
 
 
-pytestmark = pytest.mark.skipif(not LINUX, reason="optional: Linux alone tells what a process holds in such detail")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not LINUX, reason="optional: Linux alone tells what a process holds in such detail"),
+]
 
 
 def test_peak_and_settled_of_an_engine_that_really_takes_memory():

@@ -188,7 +188,7 @@ def test_a_stopped_worker_behind_its_server():
         worker = psutil.Process(process.pid).children()[0]
         assert process_facts([process.pid]).process == "running"
         worker.suspend()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while process_facts([process.pid]).process != "stopped":
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -197,7 +197,7 @@ def test_a_stopped_worker_behind_its_server():
 def test_a_killed_process_is_gone_before_and_after_it_is_reaped():
     with child() as process:
         process.kill()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while process_facts([process.pid]).process != "gone":  # a zombie, until somebody waits for it
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -1,8 +1,8 @@
 """`sparkstack rag`: put documents into collections, search them and ask them. Talks to the stack's one door."""
 
-import importlib
-
 import click
+
+from services.kit.verbs import LazyGroup
 
 # verb → where it is, and what the list of verbs says of it. `sparkstack rag --help` imports none of them.
 _VERBS = {
@@ -18,29 +18,7 @@ _VERBS = {
 }
 
 
-class _LazyGroup(click.Group):
-    """A group whose commands are imported when they are called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the verbs in their own order."""
-        return list(_VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a verb."""
-        if cmd_name not in _VERBS:
-            return None
-        module, attribute = _VERBS[cmd_name][0].split(":")
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of verbs without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _VERBS.items()])
-
-
-@click.command(cls=_LazyGroup)
+@click.group(cls=LazyGroup, verbs=_VERBS)
 @click.option("--url", default="", help="Where the stack's gateway is. [as `up` has started it]")
 @click.pass_context
 def rag(ctx: click.Context, url: str) -> None:

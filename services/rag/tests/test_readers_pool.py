@@ -20,6 +20,8 @@ from services.rag.reading import Readers, ReadersBroken, read_and_cut
 from services.rag.settings import RagSettings
 from services.rag.tests import files
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = ChunkOptions("heading", 64, 0)
 SEMANTIC = ChunkOptions("semantic", 64, 0)
 TEXT = "# Title\n\n" + "Some words that stand here. " * 40

@@ -1,8 +1,8 @@
 """`sparkstack eval`: the list of its verbs, each imported when it is called."""
 
-import importlib
-
 import click
+
+from services.kit.verbs import LazyGroup
 
 # verb → where it is, and what the list of verbs says of it.
 VERBS = {
@@ -15,29 +15,7 @@ VERBS = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the verbs in their own order."""
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a verb."""
-        if cmd_name not in VERBS:
-            return None
-        module, attribute = VERBS[cmd_name][0].split(":")
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of verbs without importing them."""
-        with formatter.section("Verbs"):
-            formatter.write_dl([(verb, line) for verb, (_, line) in VERBS.items()])
-
-
-@click.group("eval", cls=LazyGroup)
+@click.group("eval", cls=LazyGroup, verbs=VERBS)
 def evaluate() -> None:
     """Measure models on sets of questions, compare them, judge their answers. The gateway is asked, as any client asks.
 

@@ -34,7 +34,7 @@ def batch(*records, dropped=0):
     return RecordBatch(records=list(records), dropped=dropped)
 
 
-def until(condition, timeout_s=5.0):
+def until(condition, timeout_s=60.0):
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come true"

@@ -28,7 +28,10 @@ from services.tracking.tests.samples_of_evaluation import Gateway, Registry
 from tests.testkit.server import free_port, in_thread, running
 
 # The verb's own event loop serves nobody else.
-pytestmark = pytest.mark.may_block("runs are written as answers come, by a verb of one user")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.may_block("runs are written as answers come, by a verb of one user"),
+]
 
 QUESTIONS = 20
 

@@ -17,7 +17,7 @@ from tests.conformance.vector_stores.conftest import Filled
 from tests.conformance.vector_stores.data import points
 from tests.conformance.vector_stores.reference import takes
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 CASES: dict[str, Filter] = {
     "text": eq("attributes.team", "north"),
     "text beyond ASCII": eq("attributes.team", "Øst"),

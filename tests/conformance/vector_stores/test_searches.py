@@ -12,7 +12,7 @@ from tests.conformance.vector_stores.data import BM25, DIMENSIONS, QUESTIONS, po
 from tests.conformance.vector_stores.reference import answer, fused
 
 _ROUNDING = 5e-6
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 FILTERS = {
     "all": None,
     "tenant": eq("tenant", "tenant-1"),

@@ -13,7 +13,7 @@ from tests.conformance.vector_stores.conftest import SERVER, SPEC, Filled, opene
 from tests.conformance.vector_stores.data import BM25, points
 from tests.conformance.vector_stores.reference import answer
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 
 async def test_a_point_written_twice_is_there_once_with_what_came_last(empty: Filled) -> None:
