@@ -27,6 +27,7 @@ ROOT = {
 }
 IMAGE_USERS = {"qdrant", "prometheus", "alertmanager", "node-exporter"}
 HOST_MOUNTS = {
+    ("gateway", "../.state/names"),
     ("docker-proxy", "/var/run/docker.sock"),
     ("prometheus", "./prometheus/rules"),
     ("grafana", "./grafana/provisioning"),

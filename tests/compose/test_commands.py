@@ -12,7 +12,7 @@ from tests.compose.files import core
 SECRETS = {
     "sparkstack_api_key": "me=sk-first,sk-second\n",
     "webui_secret_key": "session\n",
-    "openwebui_secret": "shared\n",
+    "gateway_openwebui_secret": "shared\n",
     "qdrant_key": "q-key\n",
     "valkey_password": "v-word\n",
 }

@@ -29,7 +29,6 @@ SETTINGS = {
 # Variables that mean nothing in a container, with the reason.
 ELSEWHERE = {
     "GATEWAY_ALLOW_LOOPBACK_WITHOUT_KEY": "nobody calls a container from its own loopback",
-    "GATEWAY_ALIASES_FILE": "a file of the host, which `sparkstack promote` replaces: mount its folder by an overlay",
     "GGUF": "a container's command is fixed when it is created",
     "EMBEDDINGS_CATALOGUE": "a file of the host: mount it by an overlay, and name it there",
     "TRACKING_TARIFF": "a file of the host: mount it by an overlay, and name it there",

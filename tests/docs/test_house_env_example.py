@@ -24,7 +24,7 @@ OURS = re.compile(
 # They say where .env is, or mark our own processes: nothing that .env could set.
 NOT_SETTINGS = {"SPARKSTACK_HOME", "SPARKSTACK_STATE", "SPARKSTACK_UNIT"}
 # `up` fills compose's files in with them.
-NOT_SETTINGS |= {"ENGINES_PROFILES", "SPARKSTACK_SECRETS"}
+NOT_SETTINGS |= {"ENGINES_PROFILES", "SPARKSTACK_NAMES", "SPARKSTACK_SECRETS"}
 # Set for the stack by `make up`, where the gateway alone has another default.
 STACK_DEFAULTS = {"GATEWAY_OLLAMA_PORT": "11434"}
 SETTINGS = [GatewaySettings, EnginesSettings, EmbeddingsSettings, RagSettings, TrackingSettings, MlflowSettings]

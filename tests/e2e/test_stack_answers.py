@@ -48,7 +48,7 @@ def test_down_leaves_what_is_kept_and_no_process(stack):
     assert stack.units() == []
     assert not listens(stack.environment["LLAMACPP_PORT"])
     left = {path.name for path in stack.home.state.iterdir()}
-    assert left == {"engines", "internal.key", "lock", "logs", "rag", "verified.json"}
+    assert left == {"engines", "internal.key", "lock", "logs", "names", "rag", "verified.json"}
 
 
 @pytest.mark.only("compose")
@@ -58,7 +58,7 @@ def test_down_leaves_what_is_kept_and_no_container_or_network(stack):
     assert stack.containers() == {}
     assert stack.networks() == []
     left = {path.name for path in stack.home.state.iterdir()}
-    assert left == {"internal.key", "lock", "logs", "secrets"}
+    assert left == {"internal.key", "lock", "logs", "names", "secrets"}
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="optional: needs curl")

@@ -187,6 +187,7 @@ def choose_project(
             raise click.ClickException(f"there is no compose file {path}")
     filled_in = {
         "SPARKSTACK_SECRETS": str(folder_of(home.state)),
+        "SPARKSTACK_NAMES": str(home.names),
         "SPARKSTACK_VERSION": variables.get("SPARKSTACK_VERSION", "").strip() or __version__,
         "ENGINES_PROFILES": ",".join(engines),
         **docker_socket(docker, variables),

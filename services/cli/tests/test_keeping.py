@@ -43,14 +43,14 @@ def filled(home):
 
 
 def test_what_cannot_be_got_again_is_kept(filled):
-    assert sorted(path.name for path in kept_entries(filled)) == [".env", "engines", "internal.key", "rag"]
+    assert sorted(path.name for path in kept_entries(filled)) == [".env", "engines", "internal.key", "names", "rag"]
 
 
 def test_a_backup_comes_back_whole(filled, tmp_path):
     folder = tmp_path / "kept"
     reply = CliRunner().invoke(cli, ["backup", "--to", str(folder)])
     assert reply.exit_code == 0, reply.output
-    assert f"kept 4 parts, 0 MB, in {folder}" in reply.output
+    assert f"kept 5 parts, 0 MB, in {folder}" in reply.output
     assert "left out: converted models" in reply.output
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
@@ -66,7 +66,7 @@ def test_a_backup_comes_back_whole(filled, tmp_path):
     assert (filled.state / "engines/receipts.jsonl").read_text() == "{}"
     assert "sk-2" in filled.env_file.read_text(), "the user's own file stays where there is one"
     (safety,) = (filled.state / "backups").glob("before-restore-*")
-    assert {part.name for part in read_manifest(safety).parts} == {"rag", "engines", "internal.key", ".env"}
+    assert {part.name for part in read_manifest(safety).parts} == {"rag", "engines", "internal.key", "names", ".env"}
 
 
 def test_env_comes_back_where_there_is_none(filled, tmp_path):
