@@ -158,6 +158,8 @@ class Fleet:
         signals = await gather(self._client, engine.target, engine.pids, open_requests)
         if not runs:
             signals = replace(signals, process="gone", process_seen=True)
+        elif instance is not None and instance.paused:
+            signals = replace(signals, process="stopped", process_seen=True)
         self.signals[model_id] = signals
         verdict = self._watch(model_id).observe(signals)
         self.verdicts[model_id] = verdict

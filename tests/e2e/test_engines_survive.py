@@ -58,8 +58,6 @@ def test_a_stream_that_was_begun_ends_in_an_error_event_when_its_engine_is_kille
     assert ask(stack, client).status_code == 200
 
 
-# In a container an engine's processor time can't be seen: stillness alone is a verdict after five minutes only.
-@pytest.mark.only("embedded")
 def test_a_stopped_engine_with_a_request_open_is_told_as_stalled_within_30_s(stack, client):
     stack.up(ENGINES_RESTART_STALLED="0")
     pid = engine_pid(stack)

@@ -79,6 +79,7 @@ class Instance:
         pids: of its processes as this machine sees them, the main one first; () where that can't be known.
         exit_status: negative for a signal's number; None while it runs, and where it can't be known.
         reason: of its end, as the runtime knows it, such as `out of memory`.
+        paused: it stands still, as the runtime was told. What stops processes otherwise is seen by their pids.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Instance:
     pids: tuple[int, ...] = ()
     exit_status: int | None = None
     reason: str = ""
+    paused: bool = False
 
 
 class Runtime(Protocol):

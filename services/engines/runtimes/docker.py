@@ -121,7 +121,8 @@ class DockerRuntime:
             state = self._checked(answer)["State"]
             if state["Running"]:
                 self._started.add(name)
-                found[name] = Instance(name, "running", pids=await self._pids(container, state["Pid"]))
+                pids = await self._pids(container, state["Pid"])
+                found[name] = Instance(name, "running", pids, paused=bool(state.get("Paused")))
             elif name in self._started:
                 found[name] = _ended(name, state)
         return found

@@ -176,6 +176,14 @@ async def test_an_engine_that_ended_by_itself_says_how(docker, runtime, code, mo
     await runtime.start(SPEC)
 
 
+async def test_an_engine_that_was_paused_is_told_as_that(docker, runtime):
+    container = add(docker)
+    await runtime.start(SPEC)
+    assert not (await runtime.instances())["vllm-m"].paused
+    container.state["Paused"] = True
+    assert (await runtime.instances())["vllm-m"].paused
+
+
 async def test_dockers_own_refusals_reach_the_user(docker, runtime):
     add(docker)
     docker.refusals["start"] = (500, 'could not select device driver "nvidia"')
