@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from services.cli.home import Home
-from services.cli.ports import OLLAMA_VARIABLE, choose_ollama_port, choose_port
+from services.cli.ports import OLLAMA_VARIABLE, choose_ollama_port, choose_port, holds
 from services.cli.probes import address
 from services.cli.units import STAMP, ServiceUnit
 from services.engines.commands.service import Preloaded, StackModels, stack_models
@@ -80,7 +80,7 @@ def make_plan(home: Home, gguf: str, variables: Mapping[str, str]) -> Plan:
     }
     gateway = find_service("gateway")
     assert gateway is not None
-    ollama_port, remark = choose_ollama_port(home, gateway, host, variables)
+    ollama_port, remark = choose_ollama_port(host, variables, lambda port: holds(home, gateway, port))
     if remark:
         remarks.append(remark)
     environments = _environments(home, host, ports, ollama_port, own_file)

@@ -3,7 +3,7 @@
 import errno
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import click
 
@@ -27,15 +27,18 @@ def choose_port(home: Home, service: Service, host: str, variables: Mapping[str,
     raise click.ClickException(_taken(service, host, port))
 
 
-def choose_ollama_port(home: Home, gateway: Service, host: str, variables: Mapping[str, str]) -> tuple[int, str]:
+def choose_ollama_port(host: str, variables: Mapping[str, str], is_ours: Callable[[int], bool]) -> tuple[int, str]:
     """Return the port for Ollama's clients, 0 for none, and a remark when it can't be had.
+
+    Args:
+        is_ours: whether this stack's gateway listens on a port already.
 
     Raises:
         click.ClickException: when the user has named one that is taken.
     """
     port = port_number(variables, OLLAMA_VARIABLE, OLLAMA_PORT, lowest=0)
     reason = why_taken(host, port) if port else ""
-    if not reason or holds(home, gateway, port):
+    if not reason or is_ours(port):
         return port, ""
     holder = holder_of(port) if reason == IN_USE else reason
     if variables.get(OLLAMA_VARIABLE, "").strip():

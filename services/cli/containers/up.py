@@ -38,9 +38,8 @@ from services.cli.lock import stack_lock
 from services.cli.models import engines_client
 from services.cli.modes import Mode
 from services.cli.plan import internal_key
-from services.cli.ports import IN_USE, OLLAMA_PORT, OLLAMA_VARIABLE, port_number, why_taken
+from services.cli.ports import choose_ollama_port
 from services.cli.probes import address
-from services.cli.processes import holder_of
 from services.cli.progress import Progress
 from services.kit.files import read_json, write_json
 from services.stack import find_service, start_order
@@ -133,7 +132,8 @@ def make_plan(home: Home, docker: Docker, engine: Engine, variables: Mapping[str
     remarks = [f"profile: {profile} ({why})"]
     before = find_containers(docker, project_name(variables))
     refuse_anothers(before, home, project_name(variables))
-    ollama_port, remark = choose_ollama_port(before, variables)
+    published = {outside for container in before.values() for _, outside in container.ports.values()}
+    ollama_port, remark = choose_ollama_port(_LOOPBACK, variables, published.__contains__)
     if remark:
         remarks.append(remark)
     if is_offline(variables):
@@ -156,25 +156,6 @@ def refuse_anothers(containers: Mapping[str, Container], home: Home, project: st
             f"there is a stack of the name {project} already, of {min(others)}: `make down` there, or give this one "
             f"another name: {NAME_VARIABLE}=second make up"
         )
-
-
-def choose_ollama_port(containers: Mapping[str, Container], variables: Mapping[str, str]) -> tuple[int, str]:
-    """Return the port for Ollama's clients, 0 for none, and a remark when it can't be had.
-
-    Raises:
-        click.ClickException: when the user has named one that is taken.
-    """
-    port = port_number(variables, OLLAMA_VARIABLE, OLLAMA_PORT, lowest=0)
-    own = {outside for container in containers.values() for _, outside in container.ports.values()}
-    reason = why_taken(_LOOPBACK, port) if port and port not in own else ""
-    if not reason:
-        return port, ""
-    holder = holder_of(port) if reason == IN_USE else reason
-    if variables.get(OLLAMA_VARIABLE, "").strip():
-        raise click.ClickException(
-            f"{OLLAMA_VARIABLE}={port} is taken by {holder}. Stop it, choose another port, or set 0 for none"
-        )
-    return 0, f"Ollama's port {port} is taken by {holder}; Ollama clients use the gateway's address instead"
 
 
 def refuse(home: Home, plan: Plan, engine: Engine, variables: Mapping[str, str]) -> None:
