@@ -28,6 +28,7 @@ from services.tracking.writing import DELETED_KEY
 
 T = TypeVar("T")
 _DAY_S = 86_400.0
+_OPEN_S = 5.0
 _WRITE_S = 10.0
 _COSTS_EVERY_S = 15.0
 _RETAIN_EVERY_S = 3600.0
@@ -66,8 +67,12 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
-        """Start the threads, and what is done from time to time."""
+        """Start the threads, and what is done from time to time.
+
+        Whoever asks first is to find the file open; one that can't be opened is no reason not to take records.
+        """
         self.store.start()
+        await asyncio.to_thread(self.store.wait_until_tried, _OPEN_S)
         self.meter.start()
         self._tasks = [
             asyncio.create_task(self._every(_COSTS_EVERY_S, self.read_costs)),
@@ -210,7 +215,7 @@ class Service:
             try:
                 await work()
             except RecordsUnavailable:
-                # What is wrong is in /readyz and in the log; right after the start the file is not open yet.
+                # What is wrong is in /readyz and in the log.
                 await asyncio.sleep(min(seconds, _AGAIN_S))
             else:
                 await asyncio.sleep(seconds)

@@ -82,7 +82,7 @@ class Store:
         self._open = opened
         self._queue: queue.SimpleQueue[Given] = queue.SimpleQueue()
         self._texts: deque[SampledText] = deque(maxlen=_TEXTS)
-        self._stopping = threading.Event()
+        self._stopping, self._tried = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="tracking-writer", daemon=True)
         self._connection: sqlite3.Connection | None = None
         self._state = STARTING
@@ -115,6 +115,10 @@ class Store:
         return self._state
 
     # --- for whoever reads: blocks
+
+    def wait_until_tried(self, timeout_s: float) -> None:
+        """Return when the file is open, or when it is known that it can't be; after `timeout_s` in any case."""
+        self._tried.wait(timeout_s)
 
     def read(self, work: Work[T]) -> T:
         """Return what `work` returns; it sees one state of the tables.
@@ -209,6 +213,7 @@ class Store:
         failed = 0
         while True:
             failed = 0 if self._attempt(left) else failed + 1
+            self._tried.set()
             if failed:
                 self._collect(left)
                 refuse_tasks(left, self._state)

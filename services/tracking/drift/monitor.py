@@ -33,7 +33,7 @@ _PATIENCE_LOOKS = 10
 """Looks that a full window waits for embeddings that fail."""
 _WINDOWS_A_LOOK = 20
 _AGAIN_S = 1.0
-"""Until the next look where the records can't be read: in the service's first moment their tables are not made yet."""
+"""Until the next look where the records can't be read."""
 _DAY_S = 86_400.0
 _log = structlog.get_logger("tracking.drift")
 
