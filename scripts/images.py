@@ -29,6 +29,8 @@ LIMITS_MB = {"gateway": 60, "rag": 350, "embeddings": 350, "tracking": 900, "mlf
 PARTS = {"packages": "/opt/sparkstack", "models": "/opt/models", "code": "/srv/sparkstack"}
 """What is in an image, by the folder that its layer is copied to."""
 BASE_ARGUMENT = re.compile(r"^ +BASE: (\S+)$", re.MULTILINE)
+OWN = "sparkstack.image"
+"""The label of the stack's own images."""
 WANTED = ("linux/arm64", "linux/amd64")
 
 
@@ -127,6 +129,7 @@ def build(names: Sequence[str], *, anew: bool = False) -> None:
                     "dockerfile": str(image.dockerfile.relative_to(ROOT)),
                     "tags": [image.tag],
                     "args": {"VERSION": version(), "BASE": base()},
+                    "labels": {OWN: image.name},
                     "output": ["type=docker"],
                 }
                 for image in wanted
@@ -136,6 +139,8 @@ def build(names: Sequence[str], *, anew: bool = False) -> None:
     command = ["buildx", "bake", "--file", "-", *(["--no-cache"] if anew else [])]
     if docker(command, said_by_user=file) is None:
         raise SetupError("an image could not be built; the lines above say why")
+    # What had these tags before, and no container uses, would stay: gigabytes a week.
+    docker(["image", "prune", "--force", "--filter", f"label={OWN}"])
 
 
 def sizes() -> list[Size]:

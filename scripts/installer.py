@@ -133,7 +133,9 @@ def pip(root: Path) -> Iterator[list[str]]:
     if _succeeds([*own, "--version"]):
         yield own
         return
-    with tempfile.TemporaryDirectory(dir=root / ".venvs", prefix="pip-") as folder:
+    environments = root / ".venvs"
+    environments.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=environments, prefix="pip-") as folder:
         if not _succeeds([sys.executable, "-m", "venv", folder]):
             version = "{}.{}".format(*sys.version_info[:2])
             raise SetupError(

@@ -72,13 +72,14 @@ def composed(engine: DockerEngine, folder: Path, *, overlays: tuple[str, ...] = 
         (folder / name).write_text(KEY if name == "sparkstack_api_key" else secrets.token_urlsafe(32))
         (folder / name).chmod(0o644)
     (folder / "hf_token").write_text("")
-    (folder / "names").mkdir()
+    names = folder.with_name(f"{folder.name}-names")
+    names.mkdir()
     socket = Path(engine.endpoint.removeprefix("unix://"))
     project = f"sparkstack-test-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     variables = {
         "COMPOSE_PROJECT_NAME": project,
         "SPARKSTACK_SECRETS": str(folder),
-        "SPARKSTACK_NAMES": str(folder / "names"),
+        "SPARKSTACK_NAMES": str(names),
         "DOCKER_SOCKET": str(socket),
         "DOCKER_GID": str(socket.stat().st_gid),
         "ENGINES_PROFILES": "cpu",

@@ -28,7 +28,8 @@ for beginning, (status, said) in json.loads((folder / "answers").read_text()).it
 sys.exit(f"fake docker: {{line}}")
 """
 
-
+PRUNE = "image prune --force --filter label=sparkstack.image"
+BUILT = {"buildx bake": (0, ""), PRUNE: (0, "")}
 HISTORY = """\
 0 LABEL org.opencontainers.image.title=x
 1500000 COPY /srv/sparkstack /srv/sparkstack # buildkit
@@ -65,21 +66,22 @@ def docker(tmp_path, monkeypatch):
 
 
 def test_images_are_built_in_one_go_with_the_projects_version(docker):
-    docker.answers({"buildx bake": (0, "")})
+    docker.answers(BUILT)
     assert images.main(["build", "gateway", "mlflow"]) == 0
-    assert docker.asked == ["buildx bake --file -"]
+    assert docker.asked == ["buildx bake --file -", PRUNE]
     targets = docker.given["target"]
     assert docker.given["group"]["default"]["targets"] == list(targets) == ["gateway", "mlflow"]
     assert targets["mlflow"]["dockerfile"] == "services/tracking/mlflow.Dockerfile"
     assert targets["mlflow"]["tags"] == [f"sparkstack/mlflow:{__version__}"]
+    assert targets["mlflow"]["labels"] == {"sparkstack.image": "mlflow"}
     assert targets["mlflow"]["args"] == {"VERSION": __version__, "BASE": images.BASE}
 
 
 def test_all_images_are_built_where_none_is_named(docker, monkeypatch):
-    docker.answers({"buildx bake": (0, "")})
+    docker.answers(BUILT)
     monkeypatch.setenv("BASE", "python:3.12-slim")
     assert images.main(["build", "--no-cache"]) == 0
-    assert docker.asked == ["buildx bake --file - --no-cache"]
+    assert docker.asked == ["buildx bake --file - --no-cache", PRUNE]
     assert list(docker.given["target"]) == list(IMAGES)
     assert {target["args"]["BASE"] for target in docker.given["target"].values()} == {"python:3.12-slim"}
 
