@@ -156,7 +156,7 @@ async def test_a_stream_that_is_closed_is_counted_and_leaves_the_engine_free(url
             break
         await stream.close()
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while (await status.get("/status")).json()["live"]:
                 await asyncio.sleep(0.01)
         assert (await status.get("/status")).json()["totals"]["cancelled"] == 1

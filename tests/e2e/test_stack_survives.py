@@ -30,14 +30,14 @@ def test_a_killed_service_comes_back(stack):
 def kill_supervisor(stack):
     (supervisor,) = (unit.process for unit in stack.units() if unit.name == "supervisord")
     os.kill(supervisor.pid, signal.SIGKILL)
-    supervisor.wait(10)
+    supervisor.wait(60)
 
 
 @pytest.mark.only("embedded")
 def test_services_do_not_outlive_a_killed_supervisor(stack):
     stack.up()
     kill_supervisor(stack)
-    wait_for(lambda: not stack.units(), "the end of all services", lambda: f"{stack.units()}", timeout_s=15)
+    wait_for(lambda: not stack.units(), "the end of all services", lambda: f"{stack.units()}", timeout_s=60)
     assert {row["state"] for row in stack.status().values()} == {"stopped"}
     stack.run("status", code=3)
 
@@ -71,7 +71,7 @@ def test_up_ends_what_a_dead_supervisor_left(stack):
     with orphan(stack) as process:
         said = stack.up()
         assert "ended what an earlier start had left without its supervisor: engines" in said
-        assert process.wait(5) == -signal.SIGTERM
+        assert process.wait(60) == -signal.SIGTERM
     assert stack.running() == stack.expected
 
 
@@ -81,7 +81,7 @@ def test_down_ends_what_a_dead_supervisor_left(stack):
     kill_supervisor(stack)
     with orphan(stack) as process:
         assert "engines: left without a supervisor, ended too" in stack.run("down")
-        assert process.wait(5) == -signal.SIGTERM
+        assert process.wait(60) == -signal.SIGTERM
     assert stack.units() == []
     assert not listens(stack.environment["GATEWAY_PORT"])
     assert not stack.home.socket.exists()

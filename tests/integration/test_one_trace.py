@@ -131,7 +131,7 @@ async def test_a_client_that_leaves_leaves_a_whole_trace(stack):
 async def test_many_questions_at_once_are_as_many_traces(stack):
     answers = await asyncio.gather(*(stack.ask(QUESTION + n * "?") for n in range(6)))
     assert {answer.status_code for answer in answers} == {200}
-    await eventually(lambda: len(stack.collector.spans) and len(whole(stack)) == 6, timeout_s=10)
+    await eventually(lambda: len(stack.collector.spans) and len(whole(stack)) == 6)
     for trace in whole(stack):
         check_the_way(stack, trace)
     assert len({span.trace for span in stack.collector.spans}) == 6

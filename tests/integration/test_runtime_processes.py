@@ -63,7 +63,7 @@ async def runtime(supervisord):
     await runtime.close()
 
 
-async def until(condition, timeout_s=20.0):
+async def until(condition, timeout_s=60.0):
     """What `condition` returns as soon as that is true."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

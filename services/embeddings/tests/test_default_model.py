@@ -61,7 +61,7 @@ async def serving(tmp_path, cards=(CARD, MAXSIM)):
     app = await asyncio.to_thread(create_app, EmbeddingsSettings(state=tmp_path, api_key=""), list(cards))
     async with running(app) as url, httpx.AsyncClient(base_url=url, timeout=30) as client:
         first = app.state.models.all[0].worker
-        await eventually(lambda: first.loaded or first.failure, timeout_s=20)
+        await eventually(lambda: first.loaded or first.failure)
         yield client
 
 

@@ -46,7 +46,7 @@ def child(program):
             yield process
         finally:
             process.stdin.close()
-            process.wait(20)
+            process.wait(60)
 
 
 def memory(available_mib):
@@ -106,7 +106,7 @@ def _children(pid):
 
 def test_who_has_ended_holds_nothing():
     with child("pass") as process:
-        process.wait(20)
+        process.wait(60)
         assert tree_memory([process.pid]) == 0
     assert tree_memory([]) == 0
 

@@ -50,7 +50,7 @@ async def vectors(texts) -> np.ndarray:
 
 async def gone(process: psutil.Process) -> bool:
     """Wait until a process has ended; whether nobody has asked for its exit code is no matter."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
             await asyncio.sleep(0.01)
     return True
@@ -212,7 +212,7 @@ async def test_processes_start_with_work_and_end_without(tmp_path: Path):
     async with Readers(Limits(), workers=1, idle_s=0.01) as readers:
         assert not await children()
         await readers.read(path, "a.md", OPTIONS)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await children():
                 await asyncio.sleep(0.01)
         assert (await readers.read(path, "a.md", OPTIONS)).chunks
