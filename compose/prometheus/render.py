@@ -29,6 +29,17 @@ _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - not listened on: asked on lo
 _KEY_FILE = "/run/secrets/sparkstack_api_key"
 _MADE = "Made by `python -m compose.prometheus.render` from prometheus.template.yml: edit that."
 _KEY = "\n    authorization:\n      credentials_file: {}"
+# Of the host, in containers. Who isn't started has no name there, and is no target that is down.
+_EXPORTERS = """
+
+  # The host's memory, processors and disks; and its GPU, with the profile dcgm.
+  - job_name: node
+    dns_sd_configs:
+      - {names: [node-exporter], type: A, port: 9100}
+
+  - job_name: dcgm
+    dns_sd_configs:
+      - {names: [dcgm-exporter], type: A, port: 9400}"""
 
 
 @dataclass(frozen=True)
@@ -40,12 +51,14 @@ class Rendering:
         rules: the folder of rules; relative to the configuration's own, or absolute.
         key_file: a file with the gateway's key; empty where it wants none.
         absent: services that this stack was started without: nobody is alarmed that they don't answer.
+        exporters: those of the host and its GPU are containers beside it.
     """
 
     addresses: Mapping[str, str]
     rules: str = "rules"
     key_file: str = ""
     absent: frozenset[str] = frozenset()
+    exporters: bool = False
     interval: str = "15s"
     timeout: str = "10s"
 
@@ -69,6 +82,7 @@ def render(rendering: Rendering) -> str:
             "made": _MADE,
             "rules": rendering.rules,
             "gateway_key": key,
+            "exporters": _EXPORTERS if rendering.exporters else "",
             "interval": rendering.interval,
             "timeout": rendering.timeout,
             **found,
@@ -79,7 +93,8 @@ def render(rendering: Rendering) -> str:
 
 def of_way(way: str) -> str:
     """Return the tree's configuration for a way to run."""
-    return render(Rendering(addresses(way), key_file=_KEY_FILE if way == "compose" else ""))
+    composed = way == "compose"
+    return render(Rendering(addresses(way), key_file=_KEY_FILE if composed else "", exporters=composed))
 
 
 def of_stack(document: Mapping[str, Mapping[str, Mapping[str, str | int]]], key_file: str = "") -> str:

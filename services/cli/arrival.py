@@ -3,6 +3,7 @@
 import shlex
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -10,11 +11,8 @@ from typing import Protocol
 import click
 import httpx
 
-from services.cli.home import Home
-from services.cli.logs import last_lines
-from services.cli.models import SERVING, read_models
-from services.cli.plan import Plan
-from services.cli.probes import address, ask_for_a_token, new_client, probe
+from services.cli.models import SERVING, ModelStatus
+from services.cli.probes import Health, ask_for_a_token, new_client
 from services.cli.progress import Progress
 from services.cli.table import print_table
 from services.kit.supervisord import ProcessState
@@ -26,37 +24,43 @@ _LOG_LINES = 15
 _HOPELESS = ("failed", "missing")
 
 
-class Processes(Protocol):
-    """What waiting needs of supervisord."""
+class Running(Protocol):
+    """What waiting needs of a stack that starts, as processes or as containers."""
 
     def processes(self) -> dict[str, ProcessState]:
-        """Return how each service's process is; {} when supervisord doesn't answer."""
+        """Return how each service's process is; {} when the stack was stopped."""
 
     def stop(self, name: str) -> None:
         """Stop a service."""
 
+    def health(self) -> Iterable[tuple[str, Health]]:
+        """Give each service's health in the order of their start, asked when it is taken."""
+
+    def models(self) -> list[ModelStatus]:
+        """Return every model, the default first; [] where nobody knows yet."""
+
+    def last_lines(self, name: str, count: int) -> list[str]:
+        """Return what a service has written last."""
+
+    def log_of(self, name: str) -> str:
+        """Return where a service's log is, for a person."""
+
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where the stack is reached from this machine.
-
-    Args:
-        health: the address that tells how a service is, by its name, in the order of their start.
-    """
+    """Where the stack is reached from this machine."""
 
     gateway: str
     key: str
-    health: dict[str, str]
 
-    @classmethod
-    def of(cls, plan: Plan, key: str) -> "Endpoints":
-        """Return the addresses of what the plan runs."""
-        health = {
-            unit.service.name: address(plan.host_of(unit.service.name), unit.port) + unit.service.health_path
-            for unit in plan.units
-            if not unit.service.optional
-        }
-        return cls(address(plan.host, plan.ports["gateway"]), key, health)
+
+@dataclass(frozen=True)
+class Place:
+    """One line of what is told at the end: what is where."""
+
+    name: str
+    address: str
+    purpose: str
 
 
 @dataclass
@@ -76,13 +80,7 @@ class CrashWatch:
         return None
 
 
-def wait_until_it_answers(
-    home: Home,
-    supervisor: Processes,
-    endpoints: Endpoints,
-    progress: Progress,
-    timeout_s: float,
-) -> None:
+def wait_until_it_answers(running: Running, endpoints: Endpoints, progress: Progress, timeout_s: float) -> None:
     """Wait until the default model has sent a token through the gateway.
 
     Raises:
@@ -94,16 +92,16 @@ def wait_until_it_answers(
     waiting_for = ""
     with new_client() as client:
         while time.monotonic() < deadline:
-            processes = supervisor.processes()
+            processes = running.processes()
             if not processes:
                 progress.clear()
                 raise click.ClickException("the stack was stopped meanwhile; `make up` starts it again")
             crashed = watch.crashing(processes)
             if crashed is not None:
                 progress.clear()
-                supervisor.stop(crashed.name)
-                raise click.ClickException(crash_report(home, crashed))
-            waiting_for = _next_step(home, client, endpoints, deadline, progress)
+                running.stop(crashed.name)
+                raise click.ClickException(crash_report(running, crashed))
+            waiting_for = _next_step(running, client, endpoints, deadline, progress)
             if not waiting_for:
                 return
             progress.waiting(waiting_for)
@@ -115,13 +113,14 @@ def wait_until_it_answers(
     )
 
 
-def _next_step(home: Home, client: httpx.Client, endpoints: Endpoints, deadline: float, progress: Progress) -> str:
+def _next_step(
+    running: Running, client: httpx.Client, endpoints: Endpoints, deadline: float, progress: Progress
+) -> str:
     """Return what is still missing; empty when a token has come."""
-    for name, url in endpoints.health.items():
-        health = probe(client, url)
+    for name, health in running.health():
         if not health.ready:
             return f"{name}: {health.waiting_for}"
-    model = next(iter(read_models(home, client)), None)
+    model = next(iter(running.models()), None)
     if model is None:
         return "engines: no list of models yet"
     if model.state in _HOPELESS or (model.state == "stopped" and model.note):
@@ -142,25 +141,21 @@ def _next_step(home: Home, client: httpx.Client, endpoints: Endpoints, deadline:
     return f"a first token of the model: {token.problem}"
 
 
-def crash_report(home: Home, process: ProcessState) -> str:
+def crash_report(running: Running, process: ProcessState) -> str:
     """Return why a service crashes, with the last lines of its log, and what to do."""
-    log = home.log(process.name)
     why = process.problem or f"it ended with status {process.exit_status}"
-    lines = "\n".join(f"    {line}" for line in last_lines(log, _LOG_LINES)) or "    (nothing)"
+    lines = "\n".join(f"    {line}" for line in running.last_lines(process.name, _LOG_LINES)) or "    (nothing)"
     return (
-        f"{process.name} crashes again and again ({why}); it was stopped. The last lines of {log}:\n{lines}\n"
+        f"{process.name} crashes again and again ({why}); it was stopped. The last lines of "
+        f"{running.log_of(process.name)}:\n{lines}\n"
         "Mend what they say and run `make up` again; `sparkstack doctor` looks at the machine."
     )
 
 
-def tell(plan: Plan, endpoints: Endpoints) -> None:
+def tell(places: Iterable[Place], endpoints: Endpoints) -> None:
     """Print what runs where, the page's address with its key, and a first request to paste."""
     rows = [("service", "address", "what it is for")]
-    for unit in reversed(plan.units):
-        name = unit.service.name
-        rows.append((name, address(plan.host_of(name), unit.port), unit.service.purpose))
-        if name == "gateway" and plan.ollama_port:
-            rows.append(("", address(plan.host, plan.ollama_port), "the same, where Ollama's clients look"))
+    rows += [(place.name, place.address, place.purpose) for place in places]
     print_table(rows)
     click.echo(f"\nOpenAI clients: base_url {endpoints.gateway}/v1, the key of `{_command('key')}`")
     click.echo(f"page: {endpoints.gateway}/#key={endpoints.key}")

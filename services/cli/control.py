@@ -7,8 +7,8 @@ import click
 import httpx
 
 from services.cli.home import Home, find_home
-from services.cli.models import SERVING, authorization, engines_address, read_models
-from services.cli.probes import error_message, json_object, new_client
+from services.cli.models import SERVING, engines_client, read_models
+from services.cli.probes import error_message, json_object
 from services.cli.progress import Progress
 
 _POLL_S = 0.3
@@ -53,16 +53,15 @@ def unload(model: str, *, force: bool) -> None:
 
 
 def _post(home: Home, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    url = engines_address(home)
-    if not url:
-        raise click.ClickException("nothing is running here; `make up` starts it")
-    try:
-        with new_client() as client:
-            response = client.post(url + path, json=body, headers=authorization(home), timeout=30)
-    except httpx.TransportError as error:
-        raise click.ClickException(
-            f"the engines service at {url} does not answer: {error}; see `sparkstack status`"
-        ) from None
+    with engines_client(home) as client:
+        if client is None:
+            raise click.ClickException("nothing is running here; `make up` starts it")
+        try:
+            response = client.post(path, json=body, timeout=30)
+        except httpx.TransportError as error:
+            raise click.ClickException(
+                f"the engines service at {client.base_url} does not answer: {error}; see `sparkstack status`"
+            ) from None
     if response.status_code == 503:
         raise NotLoadedError(error_message(response))
     if response.status_code != 200:
@@ -72,9 +71,9 @@ def _post(home: Home, path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 def _wait_until_ready(home: Home, model_id: str) -> None:
     progress = Progress()
-    with new_client() as client:
+    with engines_client(home) as client:
         while True:
-            model = next((known for known in read_models(home, client) if known.id == model_id), None)
+            model = next((known for known in read_models(client) if known.id == model_id), None)
             if model is None:
                 raise click.ClickException("the engines service does not answer any more; see `sparkstack status`")
             if model.state in SERVING:

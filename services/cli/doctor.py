@@ -6,34 +6,26 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
 
 import click
 import psutil
 
+from services.cli.findings import Finding
 from services.cli.home import Home, find_home
 from services.cli.key import VARIABLE, first_key
+from services.cli.modes import choose_mode
 from services.cli.plan import LOOPBACK
 from services.cli.ports import holds, port_number, why_taken
 from services.cli.processes import holder_of
-from services.cli.status import read_status
+from services.cli.status import ServiceStatus, read_status
 from services.cli.supervision import Supervisor
 from services.stack import SERVICES, Service
 
 _OLDEST, _NEWEST = (3, 11), (3, 14)
 _NEEDED_DISK_BYTES = 2_000_000_000
 _NEEDED_MEMORY_BYTES = 1_500_000_000
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line: how it is, and what to do where it isn't well."""
-
-    level: Literal["ok", "warn", "fail"]
-    text: str
 
 
 @click.command()
@@ -47,7 +39,7 @@ def doctor(ctx: click.Context) -> None:
     ctx.exit(worst)
 
 
-def examine(home: Home, variables: "os._Environ[str] | dict[str, str]") -> Iterator[Finding]:
+def examine(home: Home, variables: Mapping[str, str]) -> Iterator[Finding]:
     """Yield what is found, the machine first."""
     yield python_version(sys.version_info[:2])
     yield Finding("ok", f"{platform.system()} {platform.release()} on {platform.machine()}")
@@ -56,17 +48,38 @@ def examine(home: Home, variables: "os._Environ[str] | dict[str, str]") -> Itera
     yield environment(home, Path(sys.prefix))
     yield env_file(home)
     yield api_key(variables.get(VARIABLE, ""))
+    try:
+        mode = choose_mode(home, variables)
+    except click.ClickException as error:
+        yield Finding("fail", error.message)
+        return
+    yield Finding("ok", str(mode))
+    if mode.name == "compose":
+        from services.cli.containers.examination import examine_containers
+
+        yield from examine_containers(home, mode, variables)
+    else:
+        yield from examine_processes(home, variables)
+
+
+def examine_processes(home: Home, variables: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield how the processes are, or whether they could start."""
     running = Supervisor(home).is_running()
     yield Finding("ok", "supervisord runs") if running else Finding("warn", "nothing is running; `make up` starts it")
     if running:
-        for row in read_status(home):
-            if row.state == "ready":
-                yield Finding("ok", f"{row.name} answers at {row.address}")
-            else:
-                yield Finding("fail", f"{row.name} is {row.state}: {row.waiting_for}")
+        yield from services_of(read_status(home))
     else:
         for service in SERVICES:
             yield port(home, service, variables)
+
+
+def services_of(rows: Iterable[ServiceStatus]) -> Iterator[Finding]:
+    """Yield a line for each service of a running stack."""
+    for row in rows:
+        if row.state == "ready":
+            yield Finding("ok", f"{row.name} answers{f' at {row.address}' if row.address else ''}")
+        else:
+            yield Finding("fail", f"{row.name} is {row.state}: {row.waiting_for}")
 
 
 def python_version(version: tuple[int, ...]) -> Finding:
@@ -127,7 +140,7 @@ def api_key(text: str) -> Finding:
     return Finding("ok", f"{VARIABLE} is set")
 
 
-def port(home: Home, service: Service, variables: "os._Environ[str] | dict[str, str]") -> Finding:
+def port(home: Home, service: Service, variables: Mapping[str, str]) -> Finding:
     """Say whether a service that isn't running could listen."""
     wanted = port_number(variables, service.port_variable, service.port)
     if not why_taken(LOOPBACK, wanted) or holds(home, service, wanted):

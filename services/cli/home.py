@@ -54,7 +54,12 @@ class Home:
     @property
     def aliases(self) -> Path:
         """The names that `sparkstack promote` gives models."""
-        return self.state / "aliases.json"
+        return self.names / "aliases.json"
+
+    @property
+    def names(self) -> Path:
+        """The folder of that file: the gateway's container sees it alone, and is another user."""
+        return self.state / "names"
 
     @property
     def catalogue(self) -> Path:
@@ -99,15 +104,17 @@ class Home:
         return f"{self.state}:{name}"
 
     def make_folders(self) -> None:
-        """Make the folders of the state, for this user alone.
+        """Make the folders of the state; the state itself is for this user alone.
 
         Raises:
             click.ClickException: when one can't be made, or the socket's folder is somebody else's.
         """
-        for folder in (self.state, self.logs, self.run, self.programs, self.socket.parent):
+        for folder in (self.state, self.logs, self.run, self.programs, self.names, self.socket.parent):
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 found = folder.lstat()
+                if folder == self.names:
+                    folder.chmod(0o755)
             except OSError as error:
                 raise click.ClickException(
                     f"{folder} can't be made: {error.strerror}; name a folder that can: SPARKSTACK_STATE=/path"

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from services.cli.home import SUPERVISOR, Home, find_home
+from services.cli.modes import running_mode
 from services.stack import SERVICES
 
 _POLL_S = 0.2
@@ -23,6 +24,11 @@ _READ_BYTES = 256 * 1024
 def logs(service: str | None, follow: bool, lines: int) -> None:
     """Show the last lines of all logs, or of one service's or engine's (supervisord has one too)."""
     home = find_home()
+    if running_mode(home) == "compose":
+        from services.cli.containers.logs import show_container_logs
+
+        show_container_logs(home, service, follow=follow, lines=lines)
+        return
     names = [name for name in _names(home, service) if follow or home.log(name).is_file()]
     if not names:
         raise click.ClickException(f"there are no logs in {home.logs} yet; `make up` starts the stack")

@@ -17,7 +17,12 @@ VERBS = {
     "status": ("services.cli.status:status", "show each service's state and what is being waited for"),
     "logs": ("services.cli.logs:logs", "show the services' logs, or follow them"),
     "restart": ("services.cli.restart:restart", "restart one service, or all"),
+    "backup": ("services.cli.keeping.backup:backup", "keep documents, indexes, records, keys and settings"),
+    "restore": ("services.cli.keeping.restore:restore", "put a backup back"),
+    "bundle": ("services.cli.bundling.bundle:bundle", "put all that a machine without a network needs into a folder"),
+    "unbundle": ("services.cli.bundling.unbundle:unbundle", "take over the images and models of a bundle"),
     "doctor": ("services.cli.doctor:doctor", "look at the machine and the stack, and say what is wrong"),
+    "mode": ("services.cli.modes:mode", "print how `up` would run the stack here: embedded or compose"),
     "key": ("services.cli.key:key", "print the API key that clients send"),
     "models": ("services.engines.commands.models:models", "list the models, and which are here"),
     "plan": ("services.engines.commands.plan:plan", "say whether models fit on a machine, and what they take"),
@@ -39,11 +44,41 @@ VERBS = {
     "embeddings": ("services.embeddings.commands:embeddings", "run the embeddings service alone"),
     "tracking": ("services.tracking.commands.service:tracking", "run the tracking service alone"),
     "mlflow": ("services.tracking.commands.mlflow:mlflow", "run the MLflow server alone"),
+    "open-webui": ("services.ui.commands:open_webui", "run Open WebUI in front of the stack (`make open-webui`)"),
     "guard": ("services.engines.commands.guard:guard", "on a Spark, as root: drop caches while an engine loads"),
 }
 
 
-@click.group(cls=LazyGroup, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"]})
+IN_CONTAINERS = frozenset({"models", "pull", "rm"})
+"""Verbs about files that are in a volume where the stack runs as containers."""
+
+
+class Verbs(LazyGroup):
+    """The stack's verbs; some of them run in a container where the stack does."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a verb, or what runs it in its container."""
+        inside = _inside(cmd_name) if cmd_name in IN_CONTAINERS else None
+        return inside or super().get_command(ctx, cmd_name)
+
+
+def _inside(verb: str) -> click.Command | None:
+    """Return the verb as it runs in its container; None where the stack does not run as containers."""
+    if MARK in os.environ:
+        return None
+    from services.cli.home import find_home
+    from services.cli.modes import running_mode
+
+    load_environment()
+    home = find_home()
+    if running_mode(home) != "compose":
+        return None
+    from services.cli.containers.inside import inside_command
+
+    return inside_command(home, verb)
+
+
+@click.group(cls=Verbs, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sparkstack")
 def cli() -> None:
     """Run LLM services on one machine behind one gateway.

@@ -1,12 +1,14 @@
 """What the engines service says of its models."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from services.cli.home import Home
-from services.cli.probes import address, json_object
+from services.cli.probes import address, json_object, new_client
 from services.kit.files import read_json
 
 SERVING = ("ready", "busy")
@@ -41,6 +43,33 @@ def engines_address(home: Home) -> str:
     return address(place["host"], place["port"]) if isinstance(place, dict) else ""
 
 
+@contextmanager
+def engines_client(home: Home) -> Iterator[httpx.Client | None]:
+    """Give a client that asks the engines service, with its key; None where nothing was started.
+
+    In a container it is reached through its container alone, as no network of this machine leads there.
+    """
+    url = engines_address(home)
+    if not url:
+        yield None
+        return
+    with new_client(_transport(home)) as client:
+        client.base_url = httpx.URL(url)
+        client.headers.update(authorization(home))
+        yield client
+
+
+def _transport(home: Home) -> httpx.BaseTransport | None:
+    record = read_json(home.stack_file)
+    if record.get("mode") != "compose":
+        return None
+    from services.cli.containers.docker import Docker
+    from services.cli.containers.transport import ContainerTransport
+
+    docker = Docker.find()
+    return ContainerTransport(docker, record["services"]["engines"]["container"]) if docker else None
+
+
 def authorization(home: Home) -> dict[str, str]:
     """Return the header that the engines service wants."""
     try:
@@ -50,13 +79,12 @@ def authorization(home: Home) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
-def read_models(home: Home, client: httpx.Client) -> list[ModelStatus]:
+def read_models(client: httpx.Client | None) -> list[ModelStatus]:
     """Return every model, the default first; [] where the service doesn't answer."""
-    url = engines_address(home)
-    if not url:
+    if client is None:
         return []
     try:
-        document = json_object(client.get(f"{url}/models", headers=authorization(home)))
+        document = json_object(client.get("/models"))
     except httpx.TransportError:
         return []
     default = document.get("default")

@@ -11,11 +11,12 @@ from typing import Any
 import click
 
 from services.cli.home import Home
-from services.cli.ports import OLLAMA_VARIABLE, choose_ollama_port, choose_port
+from services.cli.ports import OLLAMA_VARIABLE, choose_ollama_port, choose_port, holds
 from services.cli.probes import address
 from services.cli.units import STAMP, ServiceUnit
 from services.engines.commands.service import Preloaded, StackModels, stack_models
 from services.kit.files import read_json, write_json, write_private
+from services.kit.keys import derive
 from services.stack import SERVICES, Service, find_service, start_order
 
 LOOPBACK = "127.0.0.1"
@@ -46,7 +47,12 @@ class Plan:
         services = {
             unit.service.name: {"host": self.host_of(unit.service.name), "port": unit.port} for unit in self.units
         }
-        return {"model": self.models.default, "ollama_port": self.ollama_port, "services": services}
+        return {
+            "mode": "embedded",
+            "model": self.models.default,
+            "ollama_port": self.ollama_port,
+            "services": services,
+        }
 
     def host_of(self, name: str) -> str:
         """Return the address that a service listens on."""
@@ -74,11 +80,12 @@ def make_plan(home: Home, gguf: str, variables: Mapping[str, str]) -> Plan:
     }
     gateway = find_service("gateway")
     assert gateway is not None
-    ollama_port, remark = choose_ollama_port(home, gateway, host, variables)
+    ollama_port, remark = choose_ollama_port(host, variables, lambda port: holds(home, gateway, port))
     if remark:
         remarks.append(remark)
     environments = _environments(home, host, ports, ollama_port, own_file)
     environments["gateway"]["GATEWAY_LINKS"] = _links(ports, variables)
+    environments["gateway"]["GATEWAY_OPENWEBUI_SECRET"] = openwebui_secret(home, variables)
     traced = traces_to(address(LOOPBACK, ports["mlflow"]) if "mlflow" in ports else "", variables)
     arguments = {"engines": ["--supervisor", str(home.socket), "--programs", str(home.programs)]}
     inputs = {"gateway": [home.catalogue]}
@@ -216,6 +223,11 @@ def internal_key(home: Home) -> str:
     except OSError:
         write_private(path, secrets.token_urlsafe(32) + "\n")
     return path.read_text(encoding="ascii").strip()
+
+
+def openwebui_secret(home: Home, variables: Mapping[str, str]) -> str:
+    """Return what Open WebUI signs its users' names with; where none is given it is made of the stack's own key."""
+    return variables.get("GATEWAY_OPENWEBUI_SECRET", "").strip() or derive(internal_key(home), "open-webui")
 
 
 def describe(home: Home, model: Preloaded) -> str:

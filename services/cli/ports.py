@@ -3,7 +3,7 @@
 import errno
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import click
 
@@ -27,17 +27,20 @@ def choose_port(home: Home, service: Service, host: str, variables: Mapping[str,
     raise click.ClickException(_taken(service, host, port))
 
 
-def choose_ollama_port(home: Home, gateway: Service, host: str, variables: Mapping[str, str]) -> tuple[int, str]:
+def choose_ollama_port(host: str, variables: Mapping[str, str], is_ours: Callable[[int], bool]) -> tuple[int, str]:
     """Return the port for Ollama's clients, 0 for none, and a remark when it can't be had.
+
+    Args:
+        is_ours: whether this stack's gateway listens on a port already.
 
     Raises:
         click.ClickException: when the user has named one that is taken.
     """
     port = port_number(variables, OLLAMA_VARIABLE, OLLAMA_PORT, lowest=0)
     reason = why_taken(host, port) if port else ""
-    if not reason or holds(home, gateway, port):
+    if not reason or is_ours(port):
         return port, ""
-    holder = holder_of(port) if reason == _IN_USE else reason
+    holder = holder_of(port) if reason == IN_USE else reason
     if variables.get(OLLAMA_VARIABLE, "").strip():
         raise click.ClickException(
             f"{OLLAMA_VARIABLE}={port} is taken by {holder}. Stop it, choose another port, or set 0 for none"
@@ -59,7 +62,8 @@ def port_number(variables: Mapping[str, str], name: str, default: int, lowest: i
     return int(text)
 
 
-_IN_USE = os.strerror(errno.EADDRINUSE)
+IN_USE = os.strerror(errno.EADDRINUSE)
+"""What `why_taken` says where somebody listens already."""
 
 
 def why_taken(host: str, port: int) -> str:
@@ -83,7 +87,7 @@ def holds(home: Home, service: Service, port: int) -> bool:
 
 def _taken(service: Service, host: str, port: int) -> str:
     reason = why_taken(host, port)
-    if reason != _IN_USE:
+    if reason != IN_USE:
         return (
             f"{service.name} can't listen on {host}:{port}: {reason}. Choose another port "
             f"({service.port_variable}) or address"

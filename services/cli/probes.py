@@ -21,9 +21,9 @@ class Health:
     waiting_for: str = ""
 
 
-def new_client() -> httpx.Client:
+def new_client(transport: httpx.BaseTransport | None = None) -> httpx.Client:
     """Return a client for addresses of this machine: no proxy of the environment stands between."""
-    return httpx.Client(trust_env=False, timeout=PROBE_TIMEOUT_S)
+    return httpx.Client(trust_env=False, timeout=PROBE_TIMEOUT_S, transport=transport)
 
 
 def address(host: str, port: int) -> str:
@@ -48,13 +48,15 @@ def probe(client: httpx.Client, url: str) -> Health:
 
 
 def _reason(response: httpx.Response) -> str:
-    document = json_object(response)
+    return missing_checks(json_object(response)) or error_message(response)
+
+
+def missing_checks(document: dict[str, Any]) -> str:
+    """Return what a health page says is not well; empty where it doesn't say."""
     checks = document.get("checks")
-    if isinstance(checks, dict):
-        missing = [f"{name}: {state}" for name, state in checks.items() if state != "ok"]
-        if missing:
-            return "; ".join(missing)
-    return error_message(response)
+    if not isinstance(checks, dict):
+        return ""
+    return "; ".join(f"{name}: {state}" for name, state in checks.items() if state != "ok")
 
 
 def error_message(response: httpx.Response) -> str:

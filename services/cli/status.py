@@ -11,7 +11,8 @@ import click
 import psutil
 
 from services.cli.home import Home, find_home
-from services.cli.models import SERVING, ModelStatus, read_models
+from services.cli.models import SERVING, ModelStatus, engines_client, read_models
+from services.cli.modes import running_mode
 from services.cli.probes import Health, address, new_client, probe
 from services.cli.supervision import Supervisor
 from services.cli.table import print_table
@@ -51,9 +52,9 @@ class ServiceStatus:
 def status(ctx: click.Context, as_json: bool) -> None:
     """Show each service's and model's state; exit with 0 when all services and the default model are ready, else 3."""
     home = find_home()
-    rows = read_status(home)
-    with new_client() as client:
-        models = read_models(home, client) if rows else []
+    rows = read_any_status(home)
+    with engines_client(home) as client:
+        models = read_models(client)
     ready = bool(rows) and all(row.state == "ready" for row in rows) and bool(models) and models[0].state in SERVING
     if as_json:
         document = {
@@ -71,8 +72,17 @@ def status(ctx: click.Context, as_json: bool) -> None:
     ctx.exit(0 if ready else NOT_READY)
 
 
+def read_any_status(home: Home) -> list[ServiceStatus]:
+    """Return how each service of the last start is, processes or containers; [] when nothing was started."""
+    if running_mode(home) == "compose":
+        from services.cli.containers.status import read_container_status
+
+        return read_container_status(home)
+    return read_status(home)
+
+
 def read_status(home: Home) -> list[ServiceStatus]:
-    """Return how each service of the last start is; [] when nothing was started."""
+    """Return how each service of the last start, as processes, is; [] when nothing was started."""
     placed = read_json(home.stack_file).get("services", {})
     known = [(service, placed[name]) for name in placed if (service := find_service(name))]
     if not known:
@@ -94,7 +104,7 @@ def _judge(home: Home, name: str, url: str, process: ProcessState | None, health
     state, waiting_for = judge(process, health)
     pid = process.pid if process else 0
     uptime = max(0, int(time.time()) - process.started_at) if process and pid else 0
-    return ServiceStatus(name, state, waiting_for, url, pid, uptime, _restarts(home, name), _rss(pid))
+    return ServiceStatus(name, state, waiting_for, url, pid, uptime, _restarts(home, name), rss_of(pid))
 
 
 def judge(process: ProcessState | None, health: Health) -> tuple[str, str]:
@@ -120,7 +130,8 @@ def _restarts(home: Home, name: str) -> int:
         return 0
 
 
-def _rss(pid: int) -> int:
+def rss_of(pid: int) -> int:
+    """Return the memory of a process and its children, in bytes; 0 where there is none."""
     if not pid:
         return 0
     try:

@@ -4,11 +4,16 @@ import os
 
 import click
 
-from services.cli.arrival import Endpoints, tell, wait_until_it_answers
+from services.cli.arrival import Endpoints, Place, Running, tell, wait_until_it_answers
+from services.cli.containers.project import is_offline
+from services.cli.embedded import Embedded, endpoints_of, health_places, places_of
 from services.cli.home import Home, find_home
 from services.cli.key import VARIABLE, ensure_env_file, first_key
 from services.cli.lock import stack_lock
+from services.cli.models import engines_client
+from services.cli.modes import choose_mode
 from services.cli.plan import Plan, check_disk, make_plan
+from services.cli.probes import new_client
 from services.cli.processes import end_units, find_units
 from services.cli.progress import Progress
 from services.cli.supervision import Supervisor
@@ -30,11 +35,31 @@ from services.kit.files import write_json
     help="seconds to wait for the first token [SPARKSTACK_UP_TIMEOUT_S]",
 )
 def up(gguf: str, timeout_s: float) -> None:
-    """Start the stack, or bring a running one up to date; wait until it answers; print where everything is."""
+    """Start the stack, or bring a running one up to date; wait until it answers; print where everything is.
+
+    MODE=embedded runs processes, MODE=compose containers; without it, containers where Docker runs.
+    """
     progress = Progress()
     home = find_home()
-    check_mode(os.environ.get("MODE", ""))
-    click.echo("mode: embedded (processes under supervisord; containers are not there yet)")
+    if is_offline(os.environ):
+        # Libraries that know no OFFLINE.
+        os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", DO_NOT_TRACK="1")
+    mode = choose_mode(home, os.environ)
+    click.echo(str(mode))
+    if mode.name == "compose":
+        from services.cli.containers.up import up_containers
+
+        up_containers(home, mode, gguf, timeout_s, progress)
+    else:
+        up_processes(home, gguf, timeout_s, progress)
+
+
+def up_processes(home: Home, gguf: str, timeout_s: float, progress: Progress) -> None:
+    """Start the stack as processes under supervisord, or bring them up to date.
+
+    Raises:
+        click.ClickException: with what to do.
+    """
     home.make_folders()
     check_disk(home)
     supervisor = Supervisor(home)
@@ -48,36 +73,28 @@ def up(gguf: str, timeout_s: float) -> None:
             click.echo(line)
         started = _apply(home, supervisor, plan)
         write_json(home.stack_file, plan.record())
-    endpoints = Endpoints.of(plan, key)
+    endpoints = endpoints_of(plan, key)
     click.echo(f"started: {', '.join(started)}" if started else "nothing has changed; the stack runs on")
+    with new_client() as client, engines_client(home) as engines:
+        running = Embedded(home, supervisor, client, engines, health_places(plan))
+        wait_and_tell(running, endpoints, places_of(plan), progress, timeout_s)
+
+
+def wait_and_tell(
+    running: Running, endpoints: Endpoints, places: list[Place], progress: Progress, timeout_s: float
+) -> None:
+    """Wait until the stack answers, then say where everything is.
+
+    Raises:
+        click.ClickException: it doesn't.
+    """
     try:
-        wait_until_it_answers(home, supervisor, endpoints, progress, timeout_s)
+        wait_until_it_answers(running, endpoints, progress, timeout_s)
     except KeyboardInterrupt:
         progress.say("the stack goes on starting in the background: `make status` shows it, `make down` ends it")
         raise
     progress.say(f"ready after {progress.seconds:.1f} s\n")
-    tell(plan, endpoints)
-
-
-class NoSuchModeError(click.ClickException):
-    """The user wants a way to run the stack that there isn't."""
-
-    exit_code = 2
-
-
-def check_mode(mode: str) -> None:
-    """Check that the stack can run in the mode that the user wants.
-
-    Raises:
-        NoSuchModeError: when it can't.
-    """
-    if mode in ("", "embedded"):
-        return
-    if mode == "compose":
-        refusal = "MODE=compose: containers are not there yet; leave MODE out, or set MODE=embedded"
-    else:
-        refusal = f"MODE={mode}: there is no such mode; leave MODE out, or set MODE=embedded"
-    raise NoSuchModeError(refusal)
+    tell(places, endpoints)
 
 
 def _end_what_a_dead_supervisor_left(home: Home, supervisor: Supervisor) -> None:

@@ -15,14 +15,17 @@ from services.kit.app import create_app as create_kit_app
 from services.kit.metrics import new_registry
 
 
-def create_app(settings: EnginesSettings, runtime: Runtime) -> FastAPI:
+def create_app(settings: EnginesSettings, runtime: Runtime, containers: frozenset[str] | None = None) -> FastAPI:
     """Return the service that starts and stops engines by `runtime`.
+
+    Args:
+        containers: names of the engines that have a container; None where engines are processes.
 
     Raises:
         SettingsError: a recipe, a file or a variable is wrong.
     """
     registry = new_registry()
-    service = make_service(settings, runtime, registry)
+    service = make_service(settings, runtime, registry, containers=containers)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 import httpx
 import structlog
 
-from services.engines.files.store import ModelStore
 from services.engines.loading.ending import Ending
 from services.engines.loading.journal import Journal, Running
-from services.engines.loading.launching import launch_spec
+from services.engines.loading.launching import Launch, Launcher
 from services.engines.loading.starting import Engine
 from services.engines.offers import Offer
 from services.engines.recipes import RecipeError
@@ -48,7 +47,7 @@ class Fleet:
         self,
         *,
         runtime: Runtime,
-        store: ModelStore,
+        launcher: Launcher,
         journal: Journal,
         client: httpx.AsyncClient,
         restart_stalled: bool,
@@ -59,7 +58,7 @@ class Fleet:
         self.verdicts: dict[str, Verdict] = {}
         self.ending = Ending(runtime)
         self._runtime = runtime
-        self._store = store
+        self._launcher = launcher
         self._journal = journal
         self._client = client
         self._restart_stalled = restart_stalled
@@ -82,9 +81,10 @@ class Fleet:
             offer = offers.get(record.model)
             if offer is None or instance is None or instance.state != "running":
                 continue
-            if not await asyncio.to_thread(self._is_same, offer, record):
+            launch = await asyncio.to_thread(self._launch_as, offer, record)
+            if launch is None:
                 continue
-            kept.append(await self._take_over(offer, record, instance))
+            kept.append(await self._take_over(offer, record, launch, instance))
             del instances[record.instance]
         for name in instances:
             _log.warning("engine.unknown", instance=name, doing="ending it")
@@ -92,22 +92,22 @@ class Fleet:
         await self._write()
         return kept
 
-    async def _take_over(self, offer: Offer, record: Running, instance: Instance) -> Engine:
-        url = f"http://127.0.0.1:{record.port}"
-        target = EngineTarget(offer.id, offer.engine, url, record.api_key, offer.id, bool(record.on_gpu))
+    async def _take_over(self, offer: Offer, record: Running, launch: Launch, instance: Instance) -> Engine:
+        upstream_id, on_gpu = launch.upstream_id, bool(record.on_gpu)
+        target = EngineTarget(offer.id, offer.engine, launch.url, record.api_key, upstream_id, on_gpu)
         engine = Engine(offer, record.instance, record.port, target, record.digest, record.taken, instance.pids)
         engine.on_gpu = record.on_gpu
         self.engines[offer.id] = engine
         _log.info("engine.adopted", model=offer.id, port=record.port)
         return engine
 
-    def _is_same(self, offer: Offer, record: Running) -> bool:
-        """Say whether it would be started in the same way today."""
+    def _launch_as(self, offer: Offer, record: Running) -> Launch | None:
+        """Return how it would be started today; None where that is another way."""
         try:
-            path = self._store.path_of(offer.recipe)
-            return launch_spec(offer, path, record.port, record.api_key)[2] == record.digest
+            launch = self._launcher.launch(offer, port=record.port, api_key=record.api_key)
         except (RecipeError, EngineStartError):
-            return False
+            return None
+        return launch if launch.digest == record.digest else None
 
     async def add(self, engine: Engine) -> None:
         """Note an engine that answers."""
@@ -158,6 +158,8 @@ class Fleet:
         signals = await gather(self._client, engine.target, engine.pids, open_requests)
         if not runs:
             signals = replace(signals, process="gone", process_seen=True)
+        elif instance is not None and instance.paused:
+            signals = replace(signals, process="stopped", process_seen=True)
         self.signals[model_id] = signals
         verdict = self._watch(model_id).observe(signals)
         self.verdicts[model_id] = verdict

@@ -1,4 +1,4 @@
-"""The engine process: llama.cpp's own HTTP server, from the xllamacpp package, on loopback alone."""
+"""The engine process: llama.cpp's own HTTP server, from the xllamacpp package, on loopback unless told otherwise."""
 
 import errno
 import os
@@ -34,6 +34,7 @@ class LlamaCppOptions:
         context_tokens: of one slot; llama.cpp's `n_ctx` is this times `slots`.
         temperature: for requests that name none; None for llama.cpp's own default. So `top_p`.
         api_key: that requests must show; empty for none. `/health` is open.
+        host: the address to listen on; beyond loopback in a container alone, whose network is its own.
     """
 
     model: Path
@@ -45,6 +46,9 @@ class LlamaCppOptions:
     temperature: float | None = None
     top_p: float | None = None
     api_key: str = field(default="", repr=False)
+    host: str = HOST
+    http_threads: int = _HTTP_THREADS
+    prompt_cache_mib: int = PROMPT_CACHE_BYTES >> 20
 
 
 def serve(options: LlamaCppOptions) -> None:
@@ -55,7 +59,7 @@ def serve(options: LlamaCppOptions) -> None:
         EngineError: the port is taken, or llama.cpp refuses the model.
     """
     read_gguf(options.model)
-    check_port(options.port)
+    check_port(options.port, options.host)
     # Threads that wait for work must sleep, not spin: on few cores they would take the gateway's time.
     # OpenMP reads this when the library is loaded, so it stands before the import.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -88,14 +92,14 @@ def parameters(options: LlamaCppOptions, params: Any) -> Any:
     """Return llama.cpp's `common_params`, filled in."""
     params.model.path = str(options.model)
     params.model_alias = {options.model_id}
-    params.hostnames = [HOST]
+    params.hostnames = [options.host]
     params.port = options.port
     params.n_parallel = options.slots
     params.n_ctx = options.slots * options.context_tokens
     params.cpuparams.n_threads = options.threads.decode
     params.cpuparams_batch.n_threads = options.threads.batch
-    params.n_threads_http = _HTTP_THREADS
-    params.cache_ram_mib = PROMPT_CACHE_BYTES >> 20
+    params.n_threads_http = options.http_threads
+    params.cache_ram_mib = options.prompt_cache_mib
     if options.api_key:
         params.api_keys = [options.api_key]
     params.endpoint_metrics = True
@@ -114,7 +118,7 @@ def parameters(options: LlamaCppOptions, params: Any) -> Any:
     return params
 
 
-def check_port(port: int) -> None:
+def check_port(port: int, host: str = HOST) -> None:
     """Check that the port is free.
 
     Raises:
@@ -123,7 +127,7 @@ def check_port(port: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise EngineError(f"port {port} is taken by another process; choose another with --port") from None

@@ -22,12 +22,14 @@ from services.engines.gguf import GgufError
 from services.engines.host_memory import read_host_memory
 from services.engines.lineup import aliases_of, default_first, known_recipes, preloaded
 from services.engines.listing import model_documents
+from services.engines.loading.containers import ContainerLauncher
 from services.engines.loading.guard import guard_limits
 from services.engines.loading.journal import Journal
+from services.engines.loading.launching import Launcher, ProcessLauncher
 from services.engines.loading.receipts import Receipts
 from services.engines.loading.starting import Starter
 from services.engines.metrics import EnginesMetrics
-from services.engines.offers import Offer, OfferError, offers_here
+from services.engines.offers import Offer, OfferError
 from services.engines.planning.machines import machine
 from services.engines.recipes import Recipe, RecipeError
 from services.engines.residency import Residency
@@ -39,6 +41,11 @@ from services.kit.settings import SettingsError
 
 _log = structlog.get_logger("engines")
 _PRESENCE_S = 10.0
+_NO_ENGINE = "no engine is installed here that could serve a model; `make up` installs llama.cpp"
+_NO_CONTAINER = (
+    "no engine has a container here: `docker compose --profile cpu create` makes that of the default model, "
+    "`--profile spark` those of a Spark; compose/README.md"
+)
 
 
 @dataclass
@@ -117,18 +124,28 @@ def make_service(
     runtime: Runtime,
     registry: CollectorRegistry,
     variables: Mapping[str, str] = os.environ,
+    containers: frozenset[str] | None = None,
 ) -> Service:
     """Return the service for these settings.
+
+    Args:
+        containers: names of the engines that have a container; None where engines are processes.
 
     Raises:
         SettingsError: a recipe, a file or a variable is wrong; with what to do.
     """
+    store = ModelStore(settings.state)
+    launcher: Launcher = (
+        ProcessLauncher(store, variables)
+        if containers is None
+        else ContainerLauncher(store, settings.models_folder, containers, variables)
+    )
     try:
         # `up` refuses a broken recipe while a person looks; a service that starts again serves what it can.
         recipes = known_recipes(settings, on_broken=lambda error: _log.error("recipe.left_out", reason=str(error)))
-        offers = offers_here(recipes, variables)
+        offers = launcher.offers(recipes)
         if not offers:
-            raise SettingsError("no engine is installed here that could serve a model; `make up` installs llama.cpp")
+            raise SettingsError(_NO_ENGINE if containers is None else _NO_CONTAINER)
         preload = preloaded(settings, offers)
         offers = default_first(offers, preload)
     except (RecipeError, GgufError, OfferError) as error:
@@ -136,15 +153,14 @@ def make_service(
     here = machine("this", cap_bytes=None)
     reserve = here.reserve_bytes if settings.reserve_bytes is None else settings.reserve_bytes
     client = httpx.AsyncClient(trust_env=False, timeout=10)
-    store = ModelStore(settings.state)
     journal = Journal(settings.folder)
     receipts = Receipts(settings.folder / "receipts.jsonl")
     fleet = Fleet(
-        runtime=runtime, store=store, journal=journal, client=client, restart_stalled=settings.restart_stalled
+        runtime=runtime, launcher=launcher, journal=journal, client=client, restart_stalled=settings.restart_stalled
     )
     starter = Starter(
         runtime=runtime,
-        store=store,
+        launcher=launcher,
         journal=journal,
         receipts=receipts,
         client=client,

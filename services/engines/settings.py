@@ -41,6 +41,15 @@ class EnginesSettings(KeyedSettings):
     load_timeout_s: float = Field(1800, gt=0, description="bound for a load, from the start to the first token")
     lease_s: float = Field(15, ge=1, description="how long the gateway may use an engine before it must renew")
     restart_stalled: bool = Field(True, description="0: a wedged engine is only reported, not started again")
+    docker: str = Field(
+        "",
+        description="Docker that has the engines' containers, unix:///PATH or http://HOST:PORT (empty: engines are "
+        "processes of this machine)",
+    )
+    project: str = Field("sparkstack", description="whose containers they are: their label sparkstack.project")
+    models_folder: Path = Field(
+        Path("/models"), description="where engines' containers see models; this service must see it at the same path"
+    )
     state: Path = Field(Path(".state"), validation_alias="SPARKSTACK_STATE", description="folder for state and logs")
     log_level: str = Field(
         "INFO",

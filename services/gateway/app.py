@@ -16,6 +16,7 @@ from services.gateway.adapters.openai_compatible import OpenAICompatible, Pool
 from services.gateway.adapters.tracking_service import HttpTrackingService
 from services.gateway.alias_file import AliasFile
 from services.gateway.backends import OWN, Backend, Backends
+from services.gateway.background import Background
 from services.gateway.catalogue import Catalogue
 from services.gateway.catalogue_file import Listed, read_catalogue
 from services.gateway.demands import LeaseTimes
@@ -34,6 +35,7 @@ from services.gateway.records import Records
 from services.gateway.routes import keyed, public
 from services.gateway.sending import Sender
 from services.gateway.settings import GatewaySettings
+from services.gateway.users import Users
 from services.kit.app import create_app as create_kit_app
 from services.kit.errors import NotFound
 from services.kit.metrics import new_registry
@@ -175,6 +177,7 @@ def _door(
             allow_loopback=settings.allow_loopback_without_key,
             origins=settings.cors_origins,
             internal=settings.internal_key,
+            users=Users(settings.openwebui_secret, settings.openwebui_users) if settings.openwebui_secret else None,
         ),
         catalogue=catalogue,
         backends=Backends(backends, catalogue, metrics, settings.discovery_interval_s),
@@ -183,6 +186,7 @@ def _door(
         tracer=tracer,
         managed=managed,
         leases=leases,
+        background=Background(live, settings.background_wait_s, metrics),
         records=Records(settings.record_sample, settings.record_queue, metrics) if settings.tracking_url else None,
         alias_file=AliasFile(settings.aliases_file, catalogue, metrics) if settings.aliases_file else None,
     )

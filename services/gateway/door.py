@@ -8,6 +8,7 @@ from typing import Any
 
 from services.gateway.alias_file import AliasFile
 from services.gateway.backends import Backends
+from services.gateway.background import Background, can_wait
 from services.gateway.catalogue import ENGINES, RAG, Catalogue, Target
 from services.gateway.exchange import Exchange, Live
 from services.gateway.formats import AnswerFormat, Forward
@@ -67,6 +68,7 @@ class Door:
     managed: ManagedModels | None
     """None where there is no engines service."""
     leases: Leases | None
+    background: Background
     records: Records | None = None
     """None where nobody keeps them."""
     alias_file: AliasFile | None = None
@@ -202,6 +204,14 @@ class Door:
         """
         if target.operations is not None and forward.operation not in target.operations:
             raise self._unable(target, forward.operation)
+        if not can_wait(call.scope):
+            await self._carry(call, target, forward, answer_format)
+            return
+        async with self.background.turn(target.public_id) as waited_s:
+            call.scope[LOG_FIELDS]["yielded_ms"] = round(waited_s * 1000, 2)
+            await self._carry(call, target, forward, answer_format)
+
+    async def _carry(self, call: Call, target: Target, forward: Forward, answer_format: AnswerFormat) -> None:
         headers = request_headers(call.scope, self.tracer)
         exchange = Exchange(
             call.scope[REQUEST_ID].decode(), call.client, target, forward.operation, forward.stream, forward.fields

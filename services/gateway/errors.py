@@ -1,4 +1,4 @@
-"""What an engine's failure becomes for the client."""
+"""The gateway's own errors, and what an engine's failure becomes for the client."""
 
 import math
 from collections.abc import Mapping
@@ -30,6 +30,14 @@ class TooManyHops(InvalidRequest):
     """The request went through the gateway more often than allowed: a model calls itself. Break the circle."""
 
     code = "too_many_hops"
+
+
+class InvalidUserToken(AppError):
+    """The key is good, the signed name of Open WebUI's user is not: share one secret, and set the clocks right."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_user_token"
 
 
 class ServiceRefusal(AppError):

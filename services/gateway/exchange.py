@@ -1,5 +1,6 @@
 """One request and its answer, from the first byte to the settled usage; and the set of those under way."""
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -116,6 +117,7 @@ class Live:
         self.streamed_tokens = 0
         self._exchanges: set[Exchange] = set()
         self._samples: deque[tuple[float, int, int]] = deque(maxlen=11)
+        self._waiting: set[asyncio.Future[None]] = set()
 
     def __len__(self) -> int:
         return len(self._exchanges)
@@ -131,6 +133,10 @@ class Live:
     def end(self, exchange: Exchange) -> None:
         """Count a request out, with its outcome and tokens."""
         self._exchanges.discard(exchange)
+        while self._waiting:
+            waiting = self._waiting.pop()
+            if not waiting.done():
+                waiting.set_result(None)
         if exchange.outcome == "failed":
             self.totals.failed += 1
         elif exchange.outcome == "cancelled":
@@ -144,6 +150,15 @@ class Live:
     def in_flight(self, model: str) -> int:
         """Return how many requests of a model are under way."""
         return sum(1 for exchange in self._exchanges if exchange.model == model)
+
+    async def next_end(self) -> None:
+        """Wait until a request has ended."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(ended)
+        try:
+            await ended
+        finally:
+            self._waiting.discard(ended)
 
     def sample(self) -> None:
         """Remember the counts of this second; called once a second."""

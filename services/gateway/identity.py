@@ -5,6 +5,8 @@ import ipaddress
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from services.gateway.users import HEADER as USER
+from services.gateway.users import Users
 from services.kit.asgi import Scope, header
 from services.kit.errors import InvalidApiKey, PermissionDenied
 from services.kit.on_behalf import HEADER as ON_BEHALF_OF
@@ -26,10 +28,17 @@ class Keys:
         allow_loopback: let clients of this machine in without a key.
         origins: pages' origins that may call without a key in a browser on this machine.
         internal: key of the stack's own services; who has it may name the caller that it works for.
+        users: reads the tokens of Open WebUI's users; None where no secret is shared with it.
     """
 
     def __init__(
-        self, keys: Iterable[str], *, allow_loopback: bool, origins: Iterable[str] = (), internal: str = ""
+        self,
+        keys: Iterable[str],
+        *,
+        allow_loopback: bool,
+        origins: Iterable[str] = (),
+        internal: str = "",
+        users: Users | None = None,
     ) -> None:
         self._names: dict[bytes, str] = {}
         for number, text in enumerate(keys):
@@ -41,12 +50,14 @@ class Keys:
         self._internal_digest = _digest(internal.encode()) if internal else None
         self._allow_loopback = allow_loopback
         self._origins = frozenset(origins)
+        self._users = users
 
     def identify(self, scope: Scope) -> str:
-        """Return the caller's name; of a call that one of the stack's services makes, whom it is made for.
+        """Return the caller's name: of a call that one of the stack's services or Open WebUI makes, whom it is for.
 
         Raises:
             InvalidApiKey: no key, or a wrong one.
+            InvalidUserToken: a good key, but not a good name of Open WebUI's user.
             PermissionDenied: a keyless call that may come from another machine or another site's page.
         """
         given = _presented(scope)
@@ -54,7 +65,7 @@ class Keys:
             digest = _digest(given)
             name = self._names.get(digest)
             if name is not None:
-                return name
+                return self._person(scope) or name
             if digest == self._internal_digest:
                 scope[INNER] = True
                 return self._behalf(scope)
@@ -65,12 +76,17 @@ class Keys:
                 f"no API key; {_HOW}. GATEWAY_ALLOW_LOOPBACK_WITHOUT_KEY=1 lets clients of this machine in without"
             )
         self._require_local(scope)
-        return LOOPBACK_CLIENT
+        return self._person(scope) or LOOPBACK_CLIENT
 
     def _behalf(self, scope: Scope) -> str:
         text = header(scope, ON_BEHALF_OF.encode())
         caller = verify(text.decode("latin-1"), self._internal) if text is not None else None
         return caller or INTERNAL_CLIENT
+
+    def _person(self, scope: Scope) -> str:
+        """Return the user whom Open WebUI vouches for; empty where it names none."""
+        token = header(scope, USER) if self._users is not None else None
+        return self._users.read(token) if self._users is not None and token else ""
 
     def guard_metrics(self, scope: Scope) -> None:
         """Let this machine see the metrics without a key, and nobody else.

@@ -128,6 +128,13 @@ class GatewayMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.background_wait = Histogram(
+            "gateway_background_wait_seconds",
+            "How long a request that can wait, such as one for a chat's title, let others go first.",
+            _MODEL,
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self.records_sent = Counter(
             "gateway_records_sent", "Records of requests that the tracking service has taken.", registry=registry
         )

@@ -7,11 +7,32 @@ from msgspec import structs
 from services.gateway.catalogue import Entry, ModelFacts, Target
 from services.gateway.control import ManagedModel
 from services.gateway.door import Door
+from services.kit.asgi import Scope, header
 from services.kit.errors import UnsupportedParameter
 
 OWNED_BY = "sparkstack"
+CAPABILITY = b"x-sparkstack-capability"
 _LOADING = ("reason", "pinned", "need_bytes", "held_bytes", "queue_position", "eta_s", "expires_at", "on_gpu")
 """What is known only of models that are loaded on demand."""
+
+
+def wanted(door: Door, scope: Scope) -> list[Entry]:
+    """Return the models for a list: all, or those that can do what `X-Sparkstack-Capability` names.
+
+    Chat pages would offer models that only make vectors. What nobody described may be able to do it.
+    """
+    return [entry for entry in door.catalogue.entries() if _can(entry, scope)]
+
+
+def wanted_names(door: Door, scope: Scope) -> list[tuple[str, Entry]]:
+    """Return the promoted names for such a list, each with what it stands for."""
+    return [(name, entry) for name, entry in door.catalogue.promoted_entries() if _can(entry, scope)]
+
+
+def _can(entry: Entry, scope: Scope) -> bool:
+    capability = (header(scope, CAPABILITY) or b"").decode("latin-1")
+    known = entry.target.facts.capabilities
+    return not capability or not known or capability in known
 
 
 def listed(door: Door, entry: Entry) -> dict[str, Any]:

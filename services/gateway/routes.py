@@ -15,6 +15,7 @@ from services.gateway import models
 from services.gateway.catalogue import DEFAULT_ALIAS, ENGINES
 from services.gateway.door import Door
 from services.gateway.exchange import Exchange
+from services.kit.asgi import Scope
 from services.kit.errors import ModelNotPulled, NotFound
 
 _PAGE = Path(__file__).parent / "page"
@@ -53,8 +54,9 @@ keyed = APIRouter(dependencies=[Depends(identify)])
 async def list_models(request: Request) -> dict[str, Any]:
     """Answers from memory whatever is broken behind it; `sparkstack` holds what OpenAI's form has no field for."""
     door = door_of(request)
-    found = [models.listed(door, entry) for entry in door.catalogue.entries()]
-    found += [models.listed_as(door, name, entry) for name, entry in door.catalogue.promoted_entries()]
+    scope: Scope = request.scope  # type: ignore[assignment]
+    found = [models.listed(door, entry) for entry in models.wanted(door, scope)]
+    found += [models.listed_as(door, name, entry) for name, entry in models.wanted_names(door, scope)]
     return {"object": "list", "data": found}
 
 

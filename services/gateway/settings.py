@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from services.gateway.users import SECRET_CHARACTERS, UserName
 from services.kit.settings import LOOPBACK, ServiceSettings
 
 _BACKEND_NAME = re.compile(r"[A-Za-z0-9._\-]+\Z")
@@ -49,6 +50,14 @@ class GatewaySettings(ServiceSettings):
         "",
         description="key of the stack's own services: it lets them in, and is what the gateway shows them (made by up)",
     )
+    openwebui_secret: str = Field(
+        "",
+        description="secret that Open WebUI signs its users' names with (FORWARD_USER_INFO_HEADER_JWT_SECRET there), "
+        "32 characters or more; empty: all of its users are the one whose key it has (made by up)",
+    )
+    openwebui_users: UserName = Field(
+        "id", description="what Open WebUI's users are called in logs, records and accounts: by their id or email"
+    )
     engines_url: str = Field("", description="address of the engines service, which loads models on demand")
     engines_key: str = Field("", description="key that the engines service wants")
     tracking_url: str = Field("", description="address of the tracking service (empty: no records of requests)")
@@ -68,6 +77,11 @@ class GatewaySettings(ServiceSettings):
         60,
         ge=0,
         description="plain requests: how long one is held while its model is loaded; then 503 with Retry-After",
+    )
+    background_wait_s: float = Field(
+        30,
+        ge=0,
+        description="how long a request that nobody waits for (a chat's title, tags) lets others on its model go first",
     )
     aliases: Pairs = Field(default_factory=dict, description="ALIAS=MODEL by comma")
     aliases_file: Path | None = Field(
@@ -157,6 +171,15 @@ class GatewaySettings(ServiceSettings):
             raise ValueError(
                 "GATEWAY_INTERNAL_KEY is also in SPARKSTACK_API_KEY: whoever has it could name any caller; give the "
                 "services a key of their own"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _long_secret(self) -> "GatewaySettings":
+        if 0 < len(self.openwebui_secret) < SECRET_CHARACTERS:
+            raise ValueError(
+                f"GATEWAY_OPENWEBUI_SECRET has {len(self.openwebui_secret)} characters and could be guessed: use "
+                f"{SECRET_CHARACTERS} or more, such as those of `openssl rand -hex 32`"
             )
         return self
 

@@ -11,8 +11,8 @@ class RequestRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One request as it ended. Times are Unix seconds, durations seconds.
 
     Args:
-        key: the name of the caller's key, never the key.
-        user: whom the client named (`user`, or a verified identity), as it came.
+        key: the name of the caller's key, never the key; `open-webui/ID` for a person whom Open WebUI has vouched for.
+        user: whom the client named (`user`), as it came.
         billed: its tokens count here, not in a record of an inner request.
         first_token_s: from the request's head to the first content.
         tool_calls: how many the answer asks for.

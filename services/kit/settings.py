@@ -51,15 +51,25 @@ class SettingHelp(NamedTuple):
 
 S = TypeVar("S", bound=ServiceSettings)
 
+SECRETS = Path("/run/secrets")
+"""Where a container engine puts secrets: a file for each, named by its variable in lower case."""
 
-def load_settings(cls: type[S], **overrides: Any) -> S:
-    """Build settings from the environment and `overrides`.
+
+def load_settings(cls: type[S], secrets: Path = SECRETS, /, **overrides: Any) -> S:
+    """Build settings from `overrides`, the environment, and files of secrets; what is named first wins.
+
+    Args:
+        secrets: a folder that may not be there; `rag_api_key` in it stands for the variable RAG_API_KEY.
 
     Raises:
-        SettingsError: with one line for each wrong variable.
+        SettingsError: with one line for each wrong variable, or that a secret can't be read.
     """
     try:
-        return cls(**overrides)
+        return cls(_secrets_dir=secrets if secrets.is_dir() else None, **overrides)
+    except OSError as error:
+        raise SettingsError(
+            f"{error.filename}: {error.strerror}; make it readable for the user that this runs as"
+        ) from None
     except pydantic.ValidationError as error:
         lines = [_explain(cls, item) for item in error.errors()]
         raise SettingsError("\n".join(lines)) from None

@@ -1,6 +1,7 @@
 """The MLflow server's settings, by environment: MLflow's own names, where it has some."""
 
 from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -20,6 +21,9 @@ class MlflowSettings(ServiceSettings):
     port: int = Field(5000, ge=0, le=65535, description="port to listen on (0: any free one)")
     backend_store_uri: str = Field(
         "", description="database, as SQLAlchemy names it (empty: SQLite in the state folder)"
+    )
+    backend_store_password: str = Field(
+        "", description="password of the database's user, where its address has none: a secret of its own"
     )
     artifacts_destination: str = Field("", description="folder or bucket of artifacts (empty: in the state folder)")
     server_allowed_hosts: str = Field(
@@ -51,7 +55,11 @@ class MlflowSettings(ServiceSettings):
     @property
     def database(self) -> str:
         """The database's address."""
-        return self.backend_store_uri or f"sqlite:///{(self.folder / 'mlflow.db').absolute()}"
+        address = self.backend_store_uri or f"sqlite:///{(self.folder / 'mlflow.db').absolute()}"
+        user = urlsplit(address).username
+        if not self.backend_store_password or not user or urlsplit(address).password:
+            return address
+        return address.replace(f"{user}@", f"{user}:{quote(self.backend_store_password, safe='')}@", 1)
 
     @property
     def artifacts(self) -> str:

@@ -8,10 +8,9 @@ import time
 import httpx
 import pytest
 
-from tests.e2e.conftest import wait_for
+from tests.e2e.stacks import MODEL, wait_for
 
 pytestmark = pytest.mark.slow
-MODEL = "smollm2-135m-instruct-q4_1"
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def ask(stack, client, content="Name the capital of France.", **fields):
 
 
 def engine_pid(stack):
-    return stack.models()[MODEL]["pids"][0]
+    return stack.pids()[MODEL]
 
 
 def test_a_killed_engine_comes_back_and_the_next_request_is_answered(stack, client):
@@ -62,7 +61,7 @@ def test_a_stream_that_was_begun_ends_in_an_error_event_when_its_engine_is_kille
 def test_a_stopped_engine_with_a_request_open_is_told_as_stalled_within_30_s(stack, client):
     stack.up(ENGINES_RESTART_STALLED="0")
     pid = engine_pid(stack)
-    os.kill(pid, signal.SIGSTOP)
+    stack.freeze(MODEL)
     try:
         thread = threading.Thread(target=lambda: ask(stack, client), daemon=True)
         thread.start()
@@ -70,7 +69,7 @@ def test_a_stopped_engine_with_a_request_open_is_told_as_stalled_within_30_s(sta
         wait_for(lambda: stack.models()[MODEL]["state"] == "stalled", "the stall to be seen", stack.all_logs, 40)
         assert time.monotonic() - began < 30
     finally:
-        os.kill(pid, signal.SIGCONT)
+        stack.thaw(MODEL)
     thread.join(60)
     wait_for(lambda: stack.models()[MODEL]["state"] in ("ready", "busy"), "it to be well again", stack.all_logs)
     assert engine_pid(stack) == pid, "it was told to be left alone"

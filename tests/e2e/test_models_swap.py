@@ -10,7 +10,8 @@ import yaml
 
 from services.engines.recipes import MODELS_FOLDER
 
-pytestmark = pytest.mark.slow
+# Their recipes are in the state folder, whose models run as processes; containers are made of the shipped ones.
+pytestmark = [pytest.mark.slow, pytest.mark.only("embedded")]
 FIRST = "smollm2-135m-instruct-q4_1"
 SECOND = "second-model"
 RESIDENCY_S = 3.0

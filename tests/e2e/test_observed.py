@@ -8,9 +8,9 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.conftest import REPOSITORY, wait_for
+from tests.e2e.stacks import REPOSITORY, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(420), pytest.mark.only("embedded")]
 RAG = "rag/handbook"
 QUESTION = [{"role": "user", "content": "Name the capital of France."}]
 CHAT = "chat smollm2-135m-instruct-q4_1"

@@ -114,8 +114,12 @@ async def engine() -> AsyncIterator[FakeEngine]:
 @asynccontextmanager
 async def gateway_before(engine: FakeEngine, **settings: Any) -> AsyncIterator[str]:
     settings = {"api_keys": (KEY,), "allow_loopback_without_key": False, **settings}
-    given = load_settings(GatewaySettings, backends={"fake": engine.url}, discovery_interval_s=0.1, **settings)
-    app = await asyncio.to_thread(create_app, given)  # it reads files
+    # Both read files.
+    backends = {"fake": engine.url}
+    given = await asyncio.to_thread(
+        load_settings, GatewaySettings, backends=backends, discovery_interval_s=0.1, **settings
+    )
+    app = await asyncio.to_thread(create_app, given)
     async with running(app) as url:
         yield url
 
@@ -218,9 +222,8 @@ async def loading(**fields: Any) -> AsyncIterator[tuple[str, FakeModel]]:
     async with fake_engines() as engines:
         model = await engines.add("small", **fields)
         await engines.add("absent", state="missing")
-        settings = load_settings(
-            GatewaySettings, api_keys=(KEY,), engines_url=engines.url, engines_key=engines.key, backends={}
-        )
+        given = {"api_keys": (KEY,), "engines_url": engines.url, "engines_key": engines.key, "backends": {}}
+        settings = await asyncio.to_thread(load_settings, GatewaySettings, **given)
         async with running(create_app(settings)) as url:
             yield url, model
 

@@ -5,6 +5,7 @@ import re
 import openai
 import pytest
 
+from tests.e2e.stacks import wait_for
 from tests.testkit.server import fake_engine, in_thread
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -21,6 +22,7 @@ def stack_beside_a_worse_model(new_stack):
         yield stack
 
 
+@pytest.mark.only("embedded")
 def test_a_worse_model_is_refused_the_name_and_a_rollback_gives_it_back(stack_beside_a_worse_model):
     stack = stack_beside_a_worse_model
     first = stack.run("promote", "smollm2", *ASKED, timeout_s=240)
@@ -47,3 +49,13 @@ def test_a_worse_model_is_refused_the_name_and_a_rollback_gives_it_back(stack_be
     assert "Paris" in stack.ask(model="production")["choices"][0]["message"]["content"]
     compared = stack.run("eval", "compare", "babble", REAL, "--set", "basics")
     assert "more than chance" in compared
+
+
+@pytest.mark.only("compose")
+def test_the_gateway_in_its_container_follows_the_file_of_the_host(stack):
+    stack.up()
+    assert f"production stands for {REAL} (promoted)" in stack.run("promote", "smollm2", *ASKED)
+    assert "Paris" in stack.ask(model="production")["choices"][0]["message"]["content"]
+    stack.run("promote", "--remove", "production")
+    with openai.OpenAI(base_url=f"{stack.gateway}/v1", api_key=stack.key) as client:
+        wait_for(lambda: "production" not in {model.id for model in client.models.list()}, "the name to be gone")

@@ -8,7 +8,7 @@ import ollama
 import openai
 import pytest
 
-from tests.e2e.conftest import REPOSITORY, wait_for
+from tests.e2e.stacks import REPOSITORY, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 PORT = "Which port does the embeddings service listen on?"
@@ -82,10 +82,11 @@ def test_what_rag_stands_on_may_die_and_other_models_answer_meanwhile(asked):
         assert retrieve().status_code == 200
         for service in ("embeddings", "rag"):
             pid = asked.pids()[service]
-            os.kill(pid, signal.SIGSTOP)
+            asked.freeze(service)
             try:
                 assert asked.ask()["usage"]["completion_tokens"] > 0
             finally:
+                asked.thaw(service)
                 os.kill(pid, signal.SIGKILL)
             asked.wait_until_ready(service, other_pid_than=pid)
             wait_for(lambda: retrieve().status_code == 200, f"an answer after {service} came back", asked.all_logs)

@@ -9,25 +9,23 @@ import subprocess
 import httpx
 import pytest
 
-from tests.e2e.conftest import PROCESSES, REPOSITORY, listens
+from tests.e2e.stacks import MODEL, REPOSITORY, listens
 from tests.testkit.ports import free_port
 
 pytestmark = pytest.mark.slow
-SMOLLM2 = "smollm2-135m-instruct-q4_1"
 
 
-def test_up_answers_a_question_and_down_leaves_nothing(stack):
+def test_up_answers_a_question_and_down_leaves_nothing(stack, mode):
     said = stack.up()
-    assert "mode: embedded" in said
-    assert "sha256 verified" in said
+    assert f"mode: {mode} (" in said
     assert "\r" not in said, "no line that changes where there is no terminal"
     assert "ready after" in said
-    for service in ("gateway", "engines"):
+    for service in ("gateway", "engines") if mode == "embedded" else ("gateway",):
         assert re.search(rf"^{service} +http://127\.0\.0\.1:\d+ ", said, re.M)
 
     reply = stack.ask()
     assert "Paris" in reply["choices"][0]["message"]["content"]
-    assert reply["model"] == "smollm2-135m-instruct-q4_1"
+    assert reply["model"] == MODEL
     assert reply["usage"]["completion_tokens"] > 0
     logs = stack.all_logs()
     assert "POST" in logs
@@ -37,13 +35,30 @@ def test_up_answers_a_question_and_down_leaves_nothing(stack):
     page = httpx.get(f"{stack.gateway}/", trust_env=False)
     assert page.status_code == 200
 
-    assert f"stopping {', '.join(PROCESSES)}" in stack.run("down")
-    assert stack.units() == []
+    assert f"stopping {', '.join(stack.expected)}" in stack.run("down")
+    assert stack.running() == []
     assert not listens(stack.environment["GATEWAY_PORT"])
+    assert "nothing was running" in stack.run("down")
+
+
+@pytest.mark.only("embedded")
+def test_down_leaves_what_is_kept_and_no_process(stack):
+    assert "sha256 verified" in stack.up()
+    stack.run("down")
+    assert stack.units() == []
     assert not listens(stack.environment["LLAMACPP_PORT"])
     left = {path.name for path in stack.home.state.iterdir()}
-    assert left == {"engines", "internal.key", "lock", "logs", "rag", "verified.json"}
-    assert "nothing was running" in stack.run("down")
+    assert left == {"engines", "internal.key", "lock", "logs", "names", "rag", "verified.json"}
+
+
+@pytest.mark.only("compose")
+def test_down_leaves_what_is_kept_and_no_container_or_network(stack):
+    stack.up()
+    stack.run("down")
+    assert stack.containers() == {}
+    assert stack.networks() == []
+    left = {path.name for path in stack.home.state.iterdir()}
+    assert left == {"internal.key", "lock", "logs", "names", "secrets"}
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="optional: needs curl")
@@ -61,11 +76,23 @@ def test_the_first_request_that_up_prints_works_when_pasted(stack):
 def test_everything_asks_for_a_key(stack):
     stack.up()
     assert httpx.get(f"{stack.gateway}/v1/models", trust_env=False).status_code == 401
-    address = stack.models()[SMOLLM2]["address"]
+    for service, path in (("engines", "/models"), ("rag", "/v1/collections"), ("embeddings", "/v1/models")):
+        assert stack.ask_inside(service, path).status_code == 401
+
+
+@pytest.mark.only("embedded")
+def test_an_engine_has_a_key_of_its_own(stack):
+    stack.up()
+    address = stack.models()[MODEL]["address"]
     assert address == f"http://127.0.0.1:{stack.environment['LLAMACPP_PORT']}"
-    assert httpx.get(f"{address}/v1/models", trust_env=False).status_code == 401, "the engine has a key of its own"
-    engines = stack.status()["engines"]["address"]
-    assert httpx.get(f"{engines}/models", trust_env=False).status_code == 401
+    assert httpx.get(f"{address}/v1/models", trust_env=False).status_code == 401
+
+
+@pytest.mark.only("compose")
+def test_the_gateway_alone_is_published_and_on_loopback(stack):
+    stack.up()
+    ports = {name: dict(each.ports) for name, each in stack.containers().items() if each.ports}
+    assert ports == {"gateway": {8000: ("127.0.0.1", int(stack.environment["GATEWAY_PORT"]))}}
 
 
 def test_env_is_made_once_for_its_owner_alone(stack):
@@ -95,6 +122,7 @@ def test_ollamas_port_is_served_too(new_stack):
     assert tags.json()["models"]
 
 
+@pytest.mark.only("embedded")
 def test_a_folder_with_a_strange_and_long_name_works(new_stack):
     """Spaces, per cent signs, quotes and letters beyond ASCII; too long for the address of a socket."""
     stack = new_stack(f'my 100% "stäck\'s" {"long" * 20}')

@@ -9,7 +9,7 @@ import pytest
 from services.engines.offers import engine_python
 from tests.testkit.ports import free_port
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(900), pytest.mark.only("embedded")]
 ON_LLAMACPP = "smollm2-135m-instruct-q4_1"
 ON_VLLM = "smollm2-135m-instruct-bf16"
 RESIDENCY_S = 8.0

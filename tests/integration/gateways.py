@@ -178,7 +178,9 @@ async def gateway(*engines: FakeEngine, **settings: Any) -> AsyncIterator[Gatewa
         "backends": {**named, **settings.pop("backends", {})},
         **settings,
     }
-    app = await asyncio.to_thread(create_app, load_settings(GatewaySettings, **given), times=times)  # it reads files
+    # Both read files.
+    read = await asyncio.to_thread(load_settings, GatewaySettings, **given)
+    app = await asyncio.to_thread(create_app, read, times=times)
     async with (
         running(app) as url,
         httpx.AsyncClient(base_url=url, trust_env=False, verify=False, timeout=10) as client,

@@ -193,7 +193,8 @@ async def test_an_engine_that_ignores_sigterm_is_forced(runtime, engine, project
 async def test_an_engine_that_was_paused_is_ended_too(runtime, engine, project):
     await started(runtime, "polite")
     engine.docker("pause", f"{project}-polite-1")
-    assert (await runtime.instances())["polite"].state == "running"
+    paused = (await runtime.instances())["polite"]
+    assert (paused.state, paused.paused) == ("running", True)
     await runtime.stop("polite", grace_s=1)
     assert engine.docker("inspect", "-f", "{{.State.Running}}", f"{project}-polite-1") == "false"
 

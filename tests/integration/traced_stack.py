@@ -76,7 +76,8 @@ async def traced_stack(folder: Path, monkeypatch: pytest.MonkeyPatch, **variable
         ):
             catalogue = folder / "catalogue.json"
             catalogue.write_text(json.dumps({"backends": _backends(rag, embeddings, engine.url)}))
-            settings = load_settings(
+            settings = await asyncio.to_thread(
+                load_settings,
                 GatewaySettings,
                 allow_loopback_without_key=True,
                 catalogue=catalogue,

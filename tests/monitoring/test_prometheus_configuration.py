@@ -40,6 +40,13 @@ def test_in_compose_they_have_the_services_names_and_the_gateway_its_key():
     assert "authorization" not in jobs(render.of_way("embedded"))["gateway"]
 
 
+def test_exporters_of_the_host_are_looked_for_in_compose_alone():
+    found = jobs(render.of_way("compose"))
+    names = [name for job in ("node", "dcgm") for each in found[job]["dns_sd_configs"] for name in each["names"]]
+    assert names == ["node-exporter", "dcgm-exporter"]
+    assert {"node", "dcgm"}.isdisjoint(jobs(render.of_way("embedded")))
+
+
 def test_the_engines_own_servers_are_asked_for_where_the_engines_service_is():
     for way, host in (("embedded", "127.0.0.1"), ("compose", "engines")):
         (discovery,) = jobs(render.of_way(way))["engine-servers"]["http_sd_configs"]

@@ -9,12 +9,19 @@ import httpx
 import pytest
 
 from compose.prometheus import render
-from tests.e2e.conftest import REPOSITORY, new_stack, wait_for
+from tests.e2e.conftest import new_stack
+from tests.e2e.stacks import REPOSITORY, wait_for
 from tests.monitoring import queries
 from tests.testkit.ports import free_port
 
 __all__ = ["new_stack"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def mode():
+    """These stacks run as processes, which Prometheus beside them reaches."""
+    return "embedded"
 
 
 @contextlib.contextmanager

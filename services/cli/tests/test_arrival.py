@@ -10,7 +10,7 @@ from services.cli.probes import FirstToken, Health
 from services.cli.progress import Progress
 from services.kit.supervisord import ProcessState
 
-ENDPOINTS = Endpoints("http://gateway", "sk-1", {"engines": "http://engine/health", "gateway": "http://gateway/readyz"})
+ENDPOINTS = Endpoints("http://gateway", "sk-1")
 
 
 def process(state, started_at, name="gateway", problem=""):
@@ -18,11 +18,14 @@ def process(state, started_at, name="gateway", problem=""):
 
 
 class Script:
-    """Stands in for supervisord: what it says at each look; the last goes on for ever."""
+    """Stands in for a running stack: what it says at each look; the last goes on for ever."""
 
     def __init__(self, *looks):
         self.looks = list(looks)
         self.stopped = []
+        self.unwell = {}
+        self.listed = [model("ready")]
+        self.log = []
 
     def processes(self):
         return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
@@ -30,13 +33,23 @@ class Script:
     def stop(self, name):
         self.stopped.append(name)
 
+    def health(self):
+        return [(name, self.unwell.get(name, Health(True))) for name in ("engines", "gateway")]
+
+    def models(self):
+        return self.listed
+
+    def last_lines(self, name, count):
+        return self.log[-count:]
+
+    def log_of(self, name):
+        return f"the log of {name}"
+
 
 @pytest.fixture
 def answers(monkeypatch):
-    """What services say: health by address, and the reply to the first question."""
-    said = {"token": FirstToken(True), "health": {}, "models": [model("ready")]}
-    monkeypatch.setattr(arrival, "probe", lambda client, url: said["health"].get(url, Health(True)))
-    monkeypatch.setattr(arrival, "read_models", lambda home, client: said["models"])
+    """What the gateway says to the first question."""
+    said = {"token": FirstToken(True)}
     monkeypatch.setattr(arrival, "ask_for_a_token", lambda *args: said["token"])
     monkeypatch.setattr(arrival, "_POLL_S", 0.001)
     return said
@@ -46,43 +59,46 @@ def model(state, note=""):
     return ModelStatus("smollm2", "llamacpp", state, "", [], 0, False, None, 0, None, note)
 
 
-def wait(home, script, timeout_s=5.0):
-    wait_until_it_answers(home, script, ENDPOINTS, Progress(), timeout_s)
+def wait(script, timeout_s=5.0):
+    wait_until_it_answers(script, ENDPOINTS, Progress(), timeout_s)
 
 
-def test_a_token_ends_the_waiting(home, answers):
-    wait(home, Script(process("starting", 1)))
+def test_a_token_ends_the_waiting(answers):
+    wait(Script(process("starting", 1)))
 
 
-def test_a_model_that_loads_is_waited_for_and_told(home, answers, capsys):
-    answers["models"] = [model("loading", "about 3 s")]
+def test_a_model_that_loads_is_waited_for_and_told(answers, capsys):
+    script = Script(process("running", 1))
+    script.listed = [model("loading", "about 3 s")]
     with pytest.raises(click.ClickException, match="still waiting for smollm2: loading, about 3 s"):
-        wait(home, Script(process("running", 1)), 0.2)
+        wait(script, 0.2)
 
 
 @pytest.mark.parametrize("state", ["failed", "missing", "stopped"])
-def test_a_model_that_does_not_come_ends_the_waiting_with_its_reason(home, answers, state):
-    answers["models"] = [model(state, "it needs 20 GiB")]
+def test_a_model_that_does_not_come_ends_the_waiting_with_its_reason(answers, state):
+    script = Script(process("running", 1))
+    script.listed = [model(state, "it needs 20 GiB")]
     with pytest.raises(click.ClickException, match=f"smollm2 is {state}: it needs 20 GiB"):
-        wait(home, Script(process("running", 1)))
+        wait(script)
 
 
-def test_a_first_failure_may_pass(home, answers):
-    answers["health"]["http://engine/health"] = Health(False, "does not listen yet")
+def test_a_first_failure_may_pass(answers):
     script = Script(process("starting", 1), process("backoff", 1), process("starting", 2), process("running", 2))
+    script.unwell["engines"] = Health(False, "does not listen yet")
     with pytest.raises(click.ClickException, match=r"not ready after 0 s; still waiting for engines: does not"):
-        wait(home, script, 0.2)
+        wait(script, 0.2)
     assert script.stopped == []
 
 
-def test_a_second_failure_ends_it_with_the_log(home, answers):
-    home.log("gateway").write_text("\n".join(f"line {n}" for n in range(40)) + "\nport 8000 is taken\n")
+def test_a_second_failure_ends_it_with_the_log(answers):
     script = Script(process("starting", 1), process("backoff", 1), process("starting", 2), process("backoff", 2))
+    script.log = [*(f"line {n}" for n in range(40)), "port 8000 is taken"]
     answers["token"] = FirstToken(False, "no answer")
     with pytest.raises(click.ClickException) as caught:
-        wait(home, script)
+        wait(script)
     said = str(caught.value)
     assert "gateway crashes again and again (it ended with status 1)" in said
+    assert "The last lines of the log of gateway:" in said
     assert "    port 8000 is taken" in said
     assert "line 24" not in said
     assert script.stopped == ["gateway"]
@@ -99,16 +115,16 @@ def test_a_service_that_supervisord_has_given_up_is_found_at_once():
     assert CrashWatch().crashing(process("fatal", 1, problem="no such file")).problem == "no such file"
 
 
-def test_a_stack_that_is_stopped_meanwhile_ends_the_waiting(home, answers):
+def test_a_stack_that_is_stopped_meanwhile_ends_the_waiting(answers):
     answers["token"] = FirstToken(False, "no answer")
     with pytest.raises(click.ClickException, match="stopped meanwhile"):
-        wait(home, Script(process("running", 1), {}))
+        wait(Script(process("running", 1), {}))
 
 
-def test_a_final_refusal_ends_the_waiting(home, answers):
+def test_a_final_refusal_ends_the_waiting(answers):
     answers["token"] = FirstToken(False, "the key is not known here", final=True)
     with pytest.raises(click.ClickException, match="refuses the first question: the key is not known here"):
-        wait(home, Script(process("running", 1)))
+        wait(Script(process("running", 1)))
 
 
 def test_progress_is_plain_lines_elsewhere_and_one_line_on_a_terminal(capsys, monkeypatch):

@@ -12,6 +12,11 @@ from tests.testkit.ports import free_listener, free_port
 GATEWAY = find_service("gateway")
 
 
+@pytest.fixture(autouse=True)
+def as_processes(monkeypatch, home):
+    monkeypatch.setenv("MODE", "embedded")
+
+
 def test_it_works_where_nothing_runs_and_nothing_is_set_up(home, monkeypatch):
     monkeypatch.setenv("GATEWAY_PORT", str(free_port()))
     reply = CliRunner().invoke(cli, ["doctor"])

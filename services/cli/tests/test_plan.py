@@ -9,12 +9,13 @@ from click.testing import CliRunner
 from services.cli import plan
 from services.cli.plan import check_digest, check_disk, internal_key, make_plan
 from services.cli.units import STAMP
-from services.cli.up import NoSuchModeError, check_mode
 from services.engines.commands.service import stack_models
 from services.engines.recipes import MODELS_FOLDER
 from services.engines.tests.gguf_files import write
 from services.kit.files import read_json, write_json
+from services.kit.settings import load_settings
 from services.stack import SERVICES
+from services.ui.settings import OpenWebuiSettings
 from tests.testkit.ports import free_port
 
 
@@ -142,19 +143,20 @@ def test_the_key_between_services_is_made_once_for_its_owner_alone(home):
     assert home.internal_key.stat().st_mode & 0o777 == 0o600
 
 
+def test_open_webui_finds_the_secret_that_the_gateway_was_given(home, variables, monkeypatch):
+    monkeypatch.setenv("SPARKSTACK_STATE", str(home.state))
+    monkeypatch.delenv("GATEWAY_OPENWEBUI_SECRET", raising=False)
+    *_, gateway = make_plan(home, "", variables).units
+    secret = gateway.environment["GATEWAY_OPENWEBUI_SECRET"]
+    assert load_settings(OpenWebuiSettings).shared_secret == secret != internal_key(home)
+    *_, gateway = make_plan(home, "", {**variables, "GATEWAY_OPENWEBUI_SECRET": "s" * 32}).units
+    assert gateway.environment["GATEWAY_OPENWEBUI_SECRET"] == "s" * 32
+
+
 def test_a_full_disk_is_a_sentence(home):
     check_disk(home)
     with pytest.raises(click.ClickException, match=r"logs and state need 1,000,000,000,000 MB.*SPARKSTACK_STATE"):
         check_disk(home, 10**18)
-
-
-def test_modes():
-    check_mode("")
-    check_mode("embedded")
-    for mode in ("compose", "kubernetes"):
-        with pytest.raises(NoSuchModeError, match=f"MODE={mode}: ") as caught:
-            check_mode(mode)
-        assert caught.value.exit_code == 2
 
 
 def test_documents_are_written_whole_for_their_owner_alone(tmp_path):

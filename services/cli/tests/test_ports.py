@@ -5,12 +5,16 @@ import click
 import pytest
 
 from services.cli import ports
-from services.cli.ports import choose_ollama_port, choose_port, port_number, why_taken
+from services.cli.ports import choose_ollama_port, choose_port, holds, port_number, why_taken
 from services.cli.processes import Holder, holder_of
 from services.stack import Service
 from tests.testkit.ports import free_listener, free_port
 
 LOOPBACK = "127.0.0.1"
+
+
+def is_not_ours(port):
+    return False
 
 
 def service(port):
@@ -42,7 +46,8 @@ def test_a_taken_port_names_its_holder_and_a_free_one(home, taken):
 def test_the_stacks_own_service_may_hold_the_port(home, taken, monkeypatch):
     monkeypatch.setattr(ports, "holder_of", lambda port: Holder(1, "python", "", home.mark("gateway")))
     assert choose_port(home, service(taken), LOOPBACK, {}) == taken
-    assert choose_ollama_port(home, service(1), LOOPBACK, {"GATEWAY_OLLAMA_PORT": str(taken)}) == (taken, "")
+    wanted = {"GATEWAY_OLLAMA_PORT": str(taken)}
+    assert choose_ollama_port(LOOPBACK, wanted, lambda port: holds(home, service(1), port)) == (taken, "")
 
 
 def test_another_stack_is_named_with_how_to_stop_it(home, taken, monkeypatch):
@@ -58,14 +63,14 @@ def test_an_address_that_is_not_ours_is_told(home):
 
 def test_ollamas_port_may_be_missing_but_not_when_it_was_asked_for(home, taken, monkeypatch):
     monkeypatch.setattr(ports, "OLLAMA_PORT", taken)
-    port, remark = choose_ollama_port(home, service(1), LOOPBACK, {})
+    port, remark = choose_ollama_port(LOOPBACK, {}, is_not_ours)
     assert port == 0
     assert f"port {taken} is taken by" in remark
     with pytest.raises(click.ClickException, match=f"GATEWAY_OLLAMA_PORT={taken} is taken"):
-        choose_ollama_port(home, service(1), LOOPBACK, {"GATEWAY_OLLAMA_PORT": str(taken)})
-    assert choose_ollama_port(home, service(1), LOOPBACK, {"GATEWAY_OLLAMA_PORT": "0"}) == (0, "")
+        choose_ollama_port(LOOPBACK, {"GATEWAY_OLLAMA_PORT": str(taken)}, is_not_ours)
+    assert choose_ollama_port(LOOPBACK, {"GATEWAY_OLLAMA_PORT": "0"}, is_not_ours) == (0, "")
     monkeypatch.setattr(ports, "OLLAMA_PORT", free_port())
-    assert choose_ollama_port(home, service(1), LOOPBACK, {}) == (ports.OLLAMA_PORT, "")
+    assert choose_ollama_port(LOOPBACK, {}, is_not_ours) == (ports.OLLAMA_PORT, "")
 
 
 @pytest.mark.parametrize("text", ["eight", "-1", "0", "65536", "8000.5"])

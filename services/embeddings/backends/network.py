@@ -1,5 +1,6 @@
 """A transformer as an ONNX file with its tokenizer: texts to token numbers, token numbers to what the network says."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,8 +79,11 @@ def _open_tokenizer(path: Path) -> Any:
 
 
 def _open_session(path: Path, threads: int) -> Any:
+    # Else it reports to its maker over the network; it looks for this when it is loaded.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Threads that wait for the next batch would else spin, and take the cores from the engine beside.

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from services.engines.commands.llama_server import llama_server
+
 
 @click.group(short_help="run one engine in the foreground")
 def engine() -> None:
@@ -64,3 +66,6 @@ def llamacpp(
         serve(options)
     except (GgufError, EngineError) as error:
         raise click.ClickException(str(error)) from None
+
+
+engine.add_command(llama_server)

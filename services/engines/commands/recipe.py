@@ -83,6 +83,34 @@ def render(
     click.echo(json.dumps(asdict(rendered), indent=1) if as_json else in_lines(rendered), nl=as_json)
 
 
+@recipe.command(short_help="print a compose file that makes containers for it")
+@click.argument("models", metavar="MODEL[@ENGINE]...", nargs=-1, required=True)
+def compose(models: tuple[str, ...]) -> None:
+    """Print what is laid over compose/compose.yaml so that engines of MODELs, your own recipes, have containers.
+
+    The stack's own recipes have theirs already. The service `engines` is shown your recipes' folder, .state/recipes.
+
+    \b
+    sparkstack recipe compose my-model > .state/own-engines.yaml
+    COMPOSE_EXTRA=.state/own-engines.yaml make up
+    """
+    from services.engines.recipes import RecipeError, pick_engine
+    from services.engines.rendering import RenderError
+    from services.engines.rendering.compose import compose_engine, own_compose_text
+
+    try:
+        found = [(each, pick(each)) for each in models]
+        engines = [compose_engine(own, pick_engine(name, own)) for name, own in found]
+    except (RecipeError, RenderError) as error:
+        raise click.ClickException(str(error)) from None
+    if any(engine.files for engine in engines):
+        raise click.ClickException(
+            "TensorRT-LLM takes a file beside the compose file: put the recipe into services/engines/models, and run "
+            "`python -m compose.engines`"
+        )
+    click.echo(own_compose_text(engines, state_folder() / "recipes"), nl=False)
+
+
 def _what_is_loaded(found: "Recipe", target: "Target") -> str:
     from services.engines.recipes import OllamaSource
     from services.engines.rendering import model_in_container

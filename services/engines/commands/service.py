@@ -14,7 +14,10 @@ from services.kit.settings import SettingsError, load_settings
 if TYPE_CHECKING:
     from services.engines.files.store import ModelStore
     from services.engines.recipes import Recipe
+    from services.engines.runtimes import Runtime
 
+_DOCKER_S = 30.0
+_DOCKER_AGAIN_S = 0.5
 _CAN_BE_GOT = ("hub", "ollama", "converted")
 
 
@@ -24,17 +27,18 @@ _CAN_BE_GOT = ("hub", "ollama", "converted")
     "--supervisor",
     "socket",
     type=click.Path(path_type=Path),
-    required=True,
     help="Control socket of the supervisord that runs the engines; `up` starts one.",
 )
 @click.option(
     "--programs",
     type=click.Path(path_type=Path),
-    required=True,
     help="Folder of program files that this supervisord includes.",
 )
-def engines(port: int | None, socket: Path, programs: Path) -> None:
-    """Run the service that loads, watches and unloads models. `sparkstack up` does this for you."""
+def engines(port: int | None, socket: Path | None, programs: Path | None) -> None:
+    """Run the service that loads, watches and unloads models. `sparkstack up` does this for you.
+
+    Engines are processes of a supervisord, or containers of the Docker that ENGINES_DOCKER names.
+    """
     try:
         settings = load_settings(EnginesSettings, **({} if port is None else {"port": port}))
         run(settings, socket, programs)
@@ -42,20 +46,18 @@ def engines(port: int | None, socket: Path, programs: Path) -> None:
         raise click.ClickException(str(error)) from None
 
 
-def run(settings: EnginesSettings, socket: Path, programs: Path) -> None:
+def run(settings: EnginesSettings, socket: Path | None, programs: Path | None) -> None:
     """Bind and serve until told to stop.
 
     Raises:
-        SettingsError: a variable is wrong, or the port is taken.
+        SettingsError: a variable is wrong, the port is taken, or nothing can start engines.
     """
     from services.engines.app import create_app
-    from services.engines.runtimes.processes import SupervisordRuntime
     from services.kit.logs import configure_logs
     from services.kit.server import AddressTaken, bind, serve
 
     configure_logs("engines", settings.log_level)
-    runtime = SupervisordRuntime(socket, programs, settings.state / "logs", settings.state)
-    app = create_app(settings, runtime)
+    app = create_app(settings, *_runtime(settings, socket, programs))
     try:
         listener = bind(settings.host, settings.port)
     except AddressTaken as error:
@@ -63,6 +65,53 @@ def run(settings: EnginesSettings, socket: Path, programs: Path) -> None:
     host, bound = listener.getsockname()[:2]
     click.echo(f"engines: http://{host}:{bound}", err=True)
     serve(app, [listener])
+
+
+def _runtime(
+    settings: EnginesSettings, socket: Path | None, programs: Path | None
+) -> "tuple[Runtime, frozenset[str] | None]":
+    """Return where engines run, and which of them have containers.
+
+    Raises:
+        SettingsError
+    """
+    if settings.docker:
+        from services.engines.runtimes.docker import DockerRuntime
+
+        containers = _containers(settings)  # first: it judges the address
+        return DockerRuntime(settings.docker, settings.project), containers
+    if socket is None or programs is None:
+        raise SettingsError("name --supervisor and --programs, as `sparkstack up` does; or a Docker: ENGINES_DOCKER")
+    from services.engines.runtimes.processes import SupervisordRuntime
+
+    return SupervisordRuntime(socket, programs, settings.state / "logs", settings.state), None
+
+
+def _containers(settings: EnginesSettings) -> frozenset[str]:
+    """Return the engines that have containers; Docker, or the proxy before it, may still be starting."""
+    import asyncio
+    import time
+
+    from services.engines.runtimes import RuntimeUnreachableError
+    from services.engines.runtimes.docker import DockerRuntime
+
+    async def ask() -> frozenset[str]:
+        runtime = DockerRuntime(settings.docker, settings.project)
+        try:
+            return await runtime.created()
+        finally:
+            await runtime.close()
+
+    give_up_at = time.monotonic() + _DOCKER_S
+    while True:
+        try:
+            return asyncio.run(ask())
+        except ValueError as error:
+            raise SettingsError(f"ENGINES_DOCKER={settings.docker}: {error}") from None
+        except RuntimeUnreachableError as error:
+            if time.monotonic() >= give_up_at:
+                raise SettingsError(f"ENGINES_DOCKER={settings.docker}: {error}") from None
+            time.sleep(_DOCKER_AGAIN_S)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,92 @@
-"""From an offer to what a runtime starts."""
+"""From an offer to what a runtime starts, as a process of this machine."""
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from services.engines.offers import Offer, engine_python, whole_number
+from services.engines.files.store import ModelStore
+from services.engines.loading.ports import free_port
+from services.engines.offers import Offer, engine_python, offers_here, whole_number
+from services.engines.recipes import Recipe
 from services.engines.rendering import RenderError, render
 from services.engines.runtimes import EngineStartError, LaunchSpec
 from services.engines.threads import Threads, default_threads
 
 _KEY_VARIABLES = {"llamacpp": "ENGINE_API_KEY", "vllm": "VLLM_API_KEY"}
 """Engines that read their key from the environment: a process list shows arguments to everyone."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One engine about to be started.
+
+    Args:
+        url: where it will answer.
+        upstream_id: its own name of its model.
+        digest: of all that it is started with, but for its place and its key.
+    """
+
+    spec: LaunchSpec
+    url: str
+    api_key: str
+    upstream_id: str
+    health_path: str
+    digest: str
+
+
+class Launcher(Protocol):
+    """What can be started here, and how. Both methods read files; `launch` may copy one."""
+
+    def offers(self, recipes: Iterable[Recipe]) -> list[Offer]:
+        """Return what can be served, in the recipes' order.
+
+        Raises:
+            OfferError: a variable is wrong.
+        """
+
+    def launch(self, offer: Offer, *, port: int | None = None, api_key: str | None = None) -> Launch:
+        """Return how an offer is started.
+
+        Args:
+            port: the one that an engine has already; a free one where None. So `api_key`.
+
+        Raises:
+            RecipeError: the model's files are not here.
+            EngineStartError: the engine isn't.
+        """
+
+
+class ProcessLauncher:
+    """Engines as processes of this machine, each on a port of its own and with a key that is made for it."""
+
+    def __init__(self, store: ModelStore, variables: Mapping[str, str] = os.environ) -> None:
+        self._store = store
+        self._variables = variables
+
+    def offers(self, recipes: Iterable[Recipe]) -> list[Offer]:
+        """Return what the installed engines can serve.
+
+        Raises:
+            OfferError
+        """
+        return offers_here(recipes, self._variables)
+
+    def launch(self, offer: Offer, *, port: int | None = None, api_key: str | None = None) -> Launch:
+        """Return how an offer is started.
+
+        Raises:
+            RecipeError, EngineStartError
+        """
+        path = self._store.path_of(offer.recipe)
+        key = secrets.token_urlsafe(24) if api_key is None else api_key
+        place = free_port(offer.engine) if port is None else port
+        spec, health_path, digest = launch_spec(offer, path, place, key, self._variables)
+        return Launch(spec, f"http://127.0.0.1:{place}", key, offer.id, health_path, digest)
 
 
 def launch_spec(
@@ -52,8 +126,12 @@ def launch_spec(
         gpu=rendered.gpu,
     )
     without_port = [word for word in command if word != str(port)]
-    digest = hashlib.sha256(json.dumps([without_port, rendered.environment], sort_keys=True).encode()).hexdigest()
-    return spec, rendered.health_path, digest[:16]
+    return spec, rendered.health_path, digest_of([without_port, rendered.environment])
+
+
+def digest_of(document: object) -> str:
+    """Return a short digest of what json can write."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def threads_for(variables: Mapping[str, str]) -> Threads:

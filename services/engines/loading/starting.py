@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,14 +10,12 @@ import httpx
 import structlog
 
 from services.engines.admission import Need
-from services.engines.files.store import ModelStore
 from services.engines.host_memory import HostMemory
 from services.engines.loading.ending import Ending
 from services.engines.loading.engine_memory import MemoryMeter, tree_memory
 from services.engines.loading.guard import GuardLimits, LoadGuard
 from services.engines.loading.journal import Journal
-from services.engines.loading.launching import launch_spec
-from services.engines.loading.ports import free_port
+from services.engines.loading.launching import Launcher
 from services.engines.loading.receipts import Receipt, Receipts
 from services.engines.offers import Offer
 from services.engines.recipes import RecipeError
@@ -68,7 +65,7 @@ class Starter:
         self,
         *,
         runtime: Runtime,
-        store: ModelStore,
+        launcher: Launcher,
         journal: Journal,
         receipts: Receipts,
         client: httpx.AsyncClient,
@@ -78,7 +75,7 @@ class Starter:
     ) -> None:
         self.ending = Ending(runtime)
         self._runtime = runtime
-        self._store = store
+        self._launcher = launcher
         self._journal = journal
         self._receipts = receipts
         self._client = client
@@ -155,14 +152,12 @@ class Starter:
 
     async def _prepare(self, offer: Offer) -> tuple[LaunchSpec, str, Engine]:
         try:
-            path = await asyncio.to_thread(self._store.path_of, offer.recipe)
+            launch = await asyncio.to_thread(self._launcher.launch, offer)
         except RecipeError as error:
             raise LoadFailedError(str(error)) from None
-        port = await asyncio.to_thread(free_port, offer.engine)
-        key = secrets.token_urlsafe(24)
-        spec, health_path, digest = launch_spec(offer, path, port, key)
-        target = EngineTarget(offer.id, offer.engine, f"http://127.0.0.1:{port}", key, offer.id, spec.gpu)
-        return spec, health_path, Engine(offer, spec.name, port, target, digest)
+        spec = launch.spec
+        target = EngineTarget(offer.id, offer.engine, launch.url, launch.api_key, launch.upstream_id, spec.gpu)
+        return spec, launch.health_path, Engine(offer, spec.name, spec.port, target, launch.digest)
 
     async def _watched(self, engine: Engine, health_path: str, meter: MemoryMeter) -> None:
         """Wait until the engine answers; end early when the guard says that the host is in danger."""

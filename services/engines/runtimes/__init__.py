@@ -1,5 +1,7 @@
 """Where engines run: as processes, as containers, on Kubernetes. One port, one adapter each."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,10 +37,13 @@ class LaunchSpec:
         name: of the instance, `<engine>-<model id>`; letters, digits, `.`, `_` and `-`.
         command: for processes the whole argument list; for containers what follows the image's entrypoint.
         environment: added to the runtime's own; may hold a key, so it is never logged or shown in a process list.
-        port: where it listens, on loopback.
         image: None for processes.
+        port: where it listens: a process on loopback, a container in its network.
         shm_bytes: of `/dev/shm`; 0 for the runtime's default.
         ipc_host: containers share the host's IPC namespace (PyTorch's workers).
+        ulimits: -1 for none.
+        volumes: folder inside → the volume that lies there: models and caches.
+        files: path inside → text.
     """
 
     name: str
@@ -52,6 +57,17 @@ class LaunchSpec:
     gpu: bool = False
     shm_bytes: int = 0
     ipc_host: bool = False
+    ulimits: Mapping[str, int] = field(default_factory=dict)
+    cap_add: tuple[str, ...] = ()
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def files_digest(self) -> str:
+        """A digest of the files' text; empty where there are none."""
+        return (
+            hashlib.sha256(json.dumps(dict(self.files), sort_keys=True).encode()).hexdigest()[:16] if self.files else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -63,6 +79,7 @@ class Instance:
         pids: of its processes as this machine sees them, the main one first; () where that can't be known.
         exit_status: negative for a signal's number; None while it runs, and where it can't be known.
         reason: of its end, as the runtime knows it, such as `out of memory`.
+        paused: it stands still, as the runtime was told. What stops processes otherwise is seen by their pids.
     """
 
     name: str
@@ -70,6 +87,7 @@ class Instance:
     pids: tuple[int, ...] = ()
     exit_status: int | None = None
     reason: str = ""
+    paused: bool = False
 
 
 class Runtime(Protocol):

@@ -30,6 +30,8 @@ from services.engines.runtimes import (
 
 PROJECT_LABEL = "sparkstack.project"
 INSTANCE_LABEL = "sparkstack.instance"
+FILES_LABEL = "sparkstack.files"
+"""What a container's files were when it was created; Docker does not tell."""
 _TIMEOUT_S = 10.0
 # Starting mounts volumes and asks the GPU's runtime; ending waits for a driver that gives 100 GB back.
 _SLOW_TIMEOUT_S = 60.0
@@ -95,6 +97,14 @@ class DockerRuntime:
                 raise EngineStopError(f"Docker can't stop {name}: {_message(answer)}")
         self._started.discard(name)
 
+    async def created(self) -> frozenset[str]:
+        """Return the names of all engines that have a container, whether they run or not.
+
+        Raises:
+            RuntimeUnreachableError
+        """
+        return frozenset(await self._containers())
+
     async def instances(self) -> dict[str, Instance]:
         """Return the engines that run, and those that have ended by themselves since this object saw them run.
 
@@ -111,7 +121,8 @@ class DockerRuntime:
             state = self._checked(answer)["State"]
             if state["Running"]:
                 self._started.add(name)
-                found[name] = Instance(name, "running", pids=await self._pids(container, state["Pid"]))
+                pids = await self._pids(container, state["Pid"])
+                found[name] = Instance(name, "running", pids, paused=bool(state.get("Paused")))
             elif name in self._started:
                 found[name] = _ended(name, state)
         return found
@@ -201,6 +212,26 @@ def differences(spec: LaunchSpec, details: Mapping[str, Any]) -> list[str]:
         wrong.append("command")
     if details["HostConfig"].get("RestartPolicy", {}).get("Name") not in (None, "", "no"):
         wrong.append("restart policy (it must be `no`: whether an engine comes back is not Docker's to decide)")
+    return wrong + _differences_of_the_host(spec, details)
+
+
+def _differences_of_the_host(spec: LaunchSpec, details: Mapping[str, Any]) -> list[str]:
+    """Return what a container lacks of the host's: without it an engine starts, and fails under load or in an hour."""
+    host = details["HostConfig"]
+    mounted = {mount.get("Destination") for mount in details.get("Mounts") or ()}
+    limits = {limit["Name"]: (limit["Soft"], limit["Hard"]) for limit in host.get("Ulimits") or ()}
+    capabilities = {name.removeprefix("CAP_") for name in host.get("CapAdd") or ()}
+    wrong = [f"mount (nothing lies at {path})" for path in (*spec.volumes, *spec.files) if path not in mounted]
+    wrong += [f"limit of {name}" for name, value in spec.ulimits.items() if limits.get(name) != (value, value)]
+    wrong += [f"set of capabilities ({name} is missing)" for name in spec.cap_add if name not in capabilities]
+    if (details["Config"].get("Labels") or {}).get(FILES_LABEL, "") != spec.files_digest:
+        wrong.append("set of files")
+    if spec.gpu and not host.get("DeviceRequests"):
+        wrong.append("set of devices (it has no GPU)")
+    if spec.shm_bytes and host.get("ShmSize") != spec.shm_bytes:
+        wrong.append("size of /dev/shm")
+    if spec.ipc_host and host.get("IpcMode") != "host":
+        wrong.append("IPC mode")
     return wrong
 
 

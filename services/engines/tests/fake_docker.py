@@ -28,6 +28,8 @@ class Container:
     command: list[str] = field(default_factory=lambda: ["serve"])
     environment: list[str] = field(default_factory=list)
     restart: str = "no"
+    host: dict[str, Any] = field(default_factory=dict)
+    mounts: list[str] = field(default_factory=list)
     created: int = 1
     state: dict[str, Any] = field(default_factory=lambda: {"Running": False, "Pid": 0, "ExitCode": 0})
     log: bytes = b""
@@ -88,8 +90,14 @@ class FakeDocker:
     def _json(self, container: Container, _query: Any) -> tuple[int, bytes]:
         document = {
             "State": container.state,
-            "Config": {"Image": container.image, "Cmd": container.command, "Env": container.environment},
-            "HostConfig": {"RestartPolicy": {"Name": container.restart}},
+            "Config": {
+                "Image": container.image,
+                "Cmd": container.command,
+                "Env": container.environment,
+                "Labels": container.labels,
+            },
+            "HostConfig": {"RestartPolicy": {"Name": container.restart}, **container.host},
+            "Mounts": [{"Destination": path} for path in container.mounts],
         }
         return 200, json.dumps(document).encode()
 

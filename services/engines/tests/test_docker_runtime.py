@@ -76,6 +76,69 @@ async def test_a_container_for_something_else_is_not_started(docker, runtime, co
     assert not docker.containers["abc"].state["Running"]
 
 
+# As compose makes the container of a recipe for a GPU, and as Docker then shows it.
+GPU = replace(
+    SPEC,
+    gpu=True,
+    shm_bytes=1 << 30,
+    ipc_host=True,
+    ulimits={"memlock": -1, "stack": 67108864},
+    cap_add=("SYS_NICE",),
+    volumes={"/models": "models", "/root/.cache/vllm": "vllm"},
+    files={"/etc/sparkstack/trtllm.yaml": "a: 1\n"},
+)
+HOST = {
+    "ShmSize": 1 << 30,
+    "IpcMode": "host",
+    "Ulimits": [
+        {"Name": "memlock", "Soft": -1, "Hard": -1},
+        {"Name": "stack", "Soft": 67108864, "Hard": 67108864},
+    ],
+    "CapAdd": ["CAP_SYS_NICE"],
+    "DeviceRequests": [{"Driver": "nvidia", "Count": 1, "Capabilities": [["gpu"]]}],
+}
+MOUNTS = ["/models", "/root/.cache/vllm", "/etc/sparkstack/trtllm.yaml"]
+
+
+def add_for_gpu(docker, host=HOST, mounts=MOUNTS, files=GPU.files_digest):
+    container = add(docker, host=host, mounts=mounts)
+    container.labels["sparkstack.files"] = files
+    return container
+
+
+async def test_a_container_with_all_that_a_gpu_needs_is_started(docker, runtime):
+    container = add_for_gpu(docker)
+    await runtime.start(GPU)
+    assert container.state["Running"]
+
+
+@pytest.mark.parametrize(
+    ("container", "named"),
+    [
+        ({"host": {**HOST, "ShmSize": 64 << 20}}, "size of /dev/shm"),
+        ({"host": {**HOST, "IpcMode": "private"}}, "IPC mode"),
+        ({"host": {**HOST, "Ulimits": HOST["Ulimits"][:1]}}, "limit of stack"),
+        ({"host": {**HOST, "Ulimits": None}}, "limit of memlock, limit of stack"),
+        ({"host": {**HOST, "CapAdd": None}}, r"set of capabilities \(SYS_NICE is missing\)"),
+        ({"host": {**HOST, "DeviceRequests": None}}, r"set of devices \(it has no GPU\)"),
+        ({"mounts": MOUNTS[1:]}, r"mount \(nothing lies at /models\)"),
+        ({"mounts": MOUNTS[:2]}, r"mount \(nothing lies at /etc/sparkstack/trtllm\.yaml\)"),
+        ({"files": "of-another-recipe"}, "set of files"),
+    ],
+)
+async def test_a_container_that_lacks_something_of_the_host_is_not_started(docker, runtime, container, named):
+    add_for_gpu(docker, **container)
+    with pytest.raises(EngineStartError, match=f"created with another {named}"):
+        await runtime.start(GPU)
+
+
+async def test_all_that_were_created_are_known_by_name(docker, runtime):
+    add(docker)
+    docker.add("def", instance="llamacpp-n").run(1)
+    docker.add("other", project="q", instance="vllm-x")
+    assert await runtime.created() == {"vllm-m", "llamacpp-n"}
+
+
 async def test_variables_that_the_image_brings_are_no_difference(docker, runtime):
     add(docker, environment=["PATH=/bin", "KEY=a=b"])
     await runtime.start(replace(SPEC, environment={"KEY": "a=b"}))
@@ -111,6 +174,14 @@ async def test_an_engine_that_ended_by_itself_says_how(docker, runtime, code, mo
     await runtime.stop("vllm-m", grace_s=0)
     assert await runtime.instances() == {}
     await runtime.start(SPEC)
+
+
+async def test_an_engine_that_was_paused_is_told_as_that(docker, runtime):
+    container = add(docker)
+    await runtime.start(SPEC)
+    assert not (await runtime.instances())["vllm-m"].paused
+    container.state["Paused"] = True
+    assert (await runtime.instances())["vllm-m"].paused
 
 
 async def test_dockers_own_refusals_reach_the_user(docker, runtime):

@@ -108,3 +108,31 @@ def test_what_cannot_be_rendered_is_a_sentence_and_status_1(run, arguments, told
     assert reply.exit_code == 1
     assert told in reply.stderr
     assert reply.stdout == ""
+
+
+# --- compose
+
+
+def test_an_overlay_has_the_containers_of_own_recipes_and_shows_the_service_their_folder(run, state):
+    own = state / "recipes" / "mine.yaml"
+    own.parent.mkdir(parents=True)
+    text = (MODELS_FOLDER / "qwen3-8b-bf16.yaml").read_text(encoding="utf-8")
+    own.write_text(text.replace("id: qwen3-8b-bf16", "id: mine").replace("aliases: [qwen3-8b]", "aliases: []"))
+    text = run("compose", "mine@vllm", "smollm2").stdout
+    assert "  llamacpp-smollm2-135m-instruct-q4_1: !override\n" in text, "in place of the stack's, where it has one"
+    document = yaml.safe_load(text.replace(" !override", ""))
+    assert document["services"].keys() == {"engines", "vllm-mine", "llamacpp-smollm2-135m-instruct-q4_1"}
+    (mount,) = document["services"]["engines"]["volumes"]
+    assert (mount["source"], mount["target"]) == (str(own.parent), "/var/lib/sparkstack/recipes")
+    assert document["services"]["vllm-mine"]["labels"]["sparkstack.instance"] == "vllm-mine"
+    assert document["services"]["vllm-mine"]["networks"] == ["engines"]
+
+
+def test_an_engine_that_takes_a_file_is_sent_to_the_generator(run):
+    reply = run("compose", "llama-3.1-8b-fp4@trtllm")
+    assert (reply.exit_code, "python -m compose.engines" in reply.stderr) == (1, True)
+
+
+def test_an_engine_without_an_image_has_no_container(run):
+    reply = run("compose", "smollm2-bf16@vllm")
+    assert (reply.exit_code, "image is missing" in reply.stderr) == (1, True)

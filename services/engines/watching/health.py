@@ -149,7 +149,7 @@ class ProgressWatch:
         if not self._came_up and self._stopped_looks < 2:
             return self._coming_up(signals, moved, step_s)
         if self._stopped_looks >= 2:
-            return self._stalled("its process is stopped (signal STOP)", step_s)
+            return self._stalled("its process is stopped (signal STOP, or a paused container)", step_s)
         if moved:
             self._begin_anew(signals)
             return self._at_work(signals, answers, step_s)

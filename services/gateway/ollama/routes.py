@@ -4,7 +4,7 @@ import msgspec
 
 from services.gateway.control import SERVING
 from services.gateway.door import Call
-from services.gateway.models import managed
+from services.gateway.models import managed, wanted, wanted_names
 from services.gateway.ollama import models
 from services.gateway.ollama.answers import OllamaFormat
 from services.gateway.ollama.files import Delete, Pull
@@ -108,9 +108,8 @@ class Tags(OllamaRoute):
     method = "GET"
 
     async def answer(self, call: Call) -> None:
-        catalogue = self.door.catalogue
-        found = [models.listed(entry) for entry in catalogue.entries()]
-        found += [models.listed_as(name, entry) for name, entry in catalogue.promoted_entries()]
+        found = [models.listed(entry) for entry in wanted(self.door, call.scope)]
+        found += [models.listed_as(name, entry) for name, entry in wanted_names(self.door, call.scope)]
         await send_json(call.send, {"models": found})
 
 

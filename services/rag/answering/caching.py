@@ -51,6 +51,7 @@ class Kept:
     text: str
     annotations: tuple[Mapping[str, Any], ...]
     own: Mapping[str, Any]
+    sources: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

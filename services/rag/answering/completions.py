@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from services.kit.sse import encode_event
+from services.rag.answering.sources import source_event
 
 
 @dataclass
@@ -62,10 +63,16 @@ class Envelope:
         """Return an event with more of the answer."""
         return self._event([{"index": 0, "delta": delta, "finish_reason": None}])
 
-    def last(self, annotations: Sequence[Mapping[str, Any]], finish_reason: str, own: Mapping[str, Any]) -> bytes:
-        """Return the event that ends the answer, with its citations."""
+    def last(
+        self,
+        annotations: Sequence[Mapping[str, Any]],
+        finish_reason: str,
+        own: Mapping[str, Any],
+        shown: Sequence[Mapping[str, Any]],
+    ) -> bytes:
+        """Return the event that ends the answer, with its citations, `shown` once more for Open WebUI."""
         choice = {"index": 0, "delta": {"annotations": list(annotations)}, "finish_reason": finish_reason}
-        return self._event([choice], sparkstack=dict(own))
+        return self._event([choice], sparkstack=dict(own), **source_event(shown))
 
     def usage(self, usage: Usage) -> bytes:
         """Return the event with the tokens used."""

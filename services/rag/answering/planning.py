@@ -11,6 +11,7 @@ from services.rag.answering.deciding import NOT_FOUND, Decision, decide
 from services.rag.answering.prompting import messages
 from services.rag.answering.requests import Question
 from services.rag.answering.small_models import LONGEST_ANSWER_TOKENS
+from services.rag.answering.sources import sources
 from services.rag.answering.supporting import Support
 from services.rag.documents import Passage
 from services.rag.generator import ModelFacts
@@ -41,6 +42,7 @@ class Settled:
     annotations: Sequence[Mapping[str, Any]]
     own: Mapping[str, Any]
     outcome: str
+    sources: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,8 @@ class Planner:
 
     def keep(self, prompted: Prompted, text: str, annotations: Sequence[Mapping[str, Any]]) -> None:
         """Keep a whole answer of a model."""
-        kept = Kept(text, tuple(annotations), _lasting(prompted.own))
+        shown = sources(annotations, prompted.passages)
+        kept = Kept(text, tuple(annotations), _lasting(prompted.own), shown)
         self._keep(prompted.key, prompted.question, kept, prompted.vector)
 
     def _keep(self, key: CacheKey | None, question: Question, kept: Kept, vector: Vector | None) -> None:
@@ -206,7 +209,9 @@ class Planner:
     def _known(self, key: CacheKey) -> Settled | None:
         kept = self._cache.exact(key)
         self._metrics.cache.labels("exact", "miss" if kept is None else "hit").inc()
-        return None if kept is None else Settled(kept.text, kept.annotations, {**kept.own, "cached": "exact"}, "cached")
+        if kept is None:
+            return None
+        return Settled(kept.text, kept.annotations, {**kept.own, "cached": "exact"}, "cached", kept.sources)
 
     def _similar(self, key: CacheKey, question: Question, vector: Vector, threshold: float) -> Settled | None:
         found = self._cache.similar(key, question.text, vector, threshold)
@@ -215,7 +220,7 @@ class Planner:
             return None
         kept, cosine = found
         own = {**kept.own, "cached": "semantic", "cached_similarity": round(cosine, 4)}
-        return Settled(kept.text, kept.annotations, own, "cached")
+        return Settled(kept.text, kept.annotations, own, "cached", kept.sources)
 
 
 def _own(
@@ -269,4 +274,5 @@ def _passages(question: Question, retrieval: Retrieval) -> Settled:
         support = Support(number, 0, min(len(each.text), _QUOTED_CHARACTERS), round(each.score, 4))
         annotations.append(annotation(each, retrieval, support, len(text)))
         text += f"[{number}]"
-    return Settled(text, annotations, _own(question, retrieval, None, None), "retrieved")
+    shown = sources(annotations, retrieval.passages)
+    return Settled(text, annotations, _own(question, retrieval, None, None), "retrieved", shown)

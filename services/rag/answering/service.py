@@ -20,6 +20,7 @@ from services.rag.answering.deciding import NOT_FOUND
 from services.rag.answering.planning import AnsweringModel, Planner, Prompted, Settled
 from services.rag.answering.requests import PREFIX, Question
 from services.rag.answering.small_models import INTRODUCTION, Repetition
+from services.rag.answering.sources import sources
 from services.rag.library import Library
 from services.rag.metrics import RagMetrics
 from services.rag.ports import Caller, Embedder, Reranker
@@ -141,7 +142,7 @@ class Answering:
                 yield envelope.piece({"role": "assistant", "content": ""})
                 for piece in _pieces(plan.text):
                     yield envelope.piece({"content": piece})
-                yield envelope.last(plan.annotations, "stop", plan.own)
+                yield envelope.last(plan.annotations, "stop", plan.own, plan.sources)
             else:
                 attributor, outcome = Attributor(plan.passages, plan.retrieval), _Outcome()
                 begun = False
@@ -158,7 +159,8 @@ class Answering:
                     _tell(span, plan, outcome, annotations)
                 usage = outcome.usage
                 counting.outcome = "answered"
-                yield envelope.last(annotations, outcome.finish_reason, own)
+                shown = sources(annotations, plan.passages)
+                yield envelope.last(annotations, outcome.finish_reason, own, shown)
             if question.include_usage:
                 yield envelope.usage(usage)
             yield DONE

@@ -136,6 +136,7 @@ async def test_the_openai_client_streams_and_finds_the_citations_on_the_last_del
     assert last.choices[0].finish_reason == "stop"
     [annotation] = last.choices[0].delta.model_extra["annotations"]
     assert annotation["sparkstack"]["number"] == 1
+    assert last.model_extra["event"]["data"]["document"] == [annotation["sparkstack"]["quote"]]
     assert last.model_extra["sparkstack"]["answerable"] is True
     assert (usage.choices, usage.usage.total_tokens) == ([], 102)
 
@@ -260,6 +261,9 @@ async def test_a_streamed_answer_of_the_cache_is_the_same_answer(start):
         "".join(each["choices"][0]["delta"]["content"] for each in pieces) == plain["choices"][0]["message"]["content"]
     )
     assert last["choices"][0]["delta"]["annotations"] == plain["choices"][0]["message"]["annotations"]
+    assert last["event"]["data"]["document"] == [
+        each["sparkstack"]["quote"] for each in plain["choices"][0]["message"]["annotations"]
+    ]
     assert last["sparkstack"]["cached"] == "exact"
 
 

@@ -103,7 +103,7 @@ def _one_of(candidate: str, rollback: str, remove: str, *, listing: bool) -> Non
 
 
 def _names_file() -> Path:
-    return Path(os.environ.get("GATEWAY_ALIASES_FILE") or state_folder() / "aliases.json").expanduser()
+    return Path(os.environ.get("GATEWAY_ALIASES_FILE") or state_folder() / "names" / "aliases.json").expanduser()
 
 
 def _back(names: "Names", name: str, place: "Place") -> None:

@@ -168,14 +168,15 @@ class Names:
     @contextmanager
     def _held(self) -> Iterator[_Document]:
         """Lock the file, hand out what it says, and write what became of it."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         # The file itself is replaced, so that it can't be what is locked.
         with self.path.with_name(f"{self.path.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             document = self._read()
             yield document
             del document.log[:-_MOST_LOG]
-            write_json(self.path, asdict(document))
+            # In a container the gateway is another user.
+            write_json(self.path, asdict(document), mode=0o644)
 
     def _read(self) -> _Document:
         try:

@@ -1,0 +1,1 @@
+"""Pages for people: Open WebUI in front of the gateway."""
