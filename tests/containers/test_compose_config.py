@@ -1,4 +1,4 @@
-"""`docker compose config` for every combination of profiles and overlays, with no .env."""
+"""`docker compose config` for profiles and overlays, alone and together, with no .env."""
 
 import itertools
 import json

@@ -233,6 +233,7 @@ async def test_the_picker_offers_what_chats_by_both_apis_and_shows_what_is_loade
         assert models == {SMALL, "rag/island", f"ollama.{SMALL}", "ollama.rag/island"}
         loaded = options.filter(has_text=f"ollama.{SMALL}")
         await expect(loaded.get_by_label("Eject model")).to_have_count(1)
+        await expect(options.get_by_label("Eject model")).to_have_count(1)
         await page.screenshot(path=screenshots / "openwebui-models.png")
 
 

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from services.gateway.catalogue import RAG
 from services.gateway.control import SERVING
 from services.gateway.door import Call
 from services.gateway.models import managed, wanted, wanted_names
@@ -114,14 +115,18 @@ class Tags(OllamaRoute):
 
 
 class Running(OllamaRoute):
-    """GET /api/ps: what is loaded, as it was a moment ago"""
+    """GET /api/ps: what is loaded, as it was a moment ago. A collection of documents is no load: nobody can end it"""
 
     path = "/api/ps"
     method = "GET"
 
     async def answer(self, call: Call) -> None:
         door = self.door
-        loaded = [entry for entry in door.catalogue.entries() if door.state(entry.target) in SERVING]
+        loaded = [
+            entry
+            for entry in door.catalogue.entries()
+            if RAG not in entry.target.facts.capabilities and door.state(entry.target) in SERVING
+        ]
         found = [models.running(entry, managed(door, entry.target)) for entry in loaded]
         await send_json(call.send, {"models": found})
 
