@@ -57,7 +57,7 @@ def names(tmp_path, monkeypatch):
         "items: {at_least: 20}\nquality: {margin: 0.1}\nfailures: {share_at_most: 0}\n"
         "formats: {new_at_most: 0}\njudge: {margin: 0.1}\ndrift: {}\n"
     )
-    return Names(tmp_path / "state" / "aliases.json")
+    return Names(tmp_path / "state" / "names" / "aliases.json")
 
 
 @pytest.fixture
