@@ -1,5 +1,6 @@
 """The compose project: which files and profiles it is made of, what they say, and how compose is called on it."""
 
+import difflib
 import json
 import re
 import subprocess
@@ -23,11 +24,13 @@ NAME = "sparkstack"
 OWN_IMAGES = "sparkstack/"
 PROFILES = ("cpu", "spark")
 ENGINE_PROFILES = ("vllm", "sglang", "trtllm", "llamacpp", "ollama")
-"""Profiles that hold engines alone: they are created and not started; the engines service does that."""
+"""Profiles that hold the models of an engine; `vllm-…`, a container's name, is a profile that holds it alone."""
 
 _OFFLINE = "offline"
 _OLLAMA_PORT = "ollama-port"
 _MODELS_FOLDER = "models-folder"
+_NO_PROFILES = frozenset({"compose", "engines", _OFFLINE, _OLLAMA_PORT, _MODELS_FOLDER})
+"""Files that PROFILES does not name: what is always there, and what variables of their own switch on."""
 _TRACKING = "tracking"
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -174,9 +177,11 @@ def choose_project(
         click.ClickException: a variable names what there isn't.
     """
     folder = home.code / "compose"
-    named = [name for name in _words(variables.get("PROFILES", "")) if name not in PROFILES]
-    engines = tuple(name for name in named if name in ENGINE_PROFILES) or (profile,)
-    overlays = [profile, *named]
+    named = _words(variables.get("PROFILES", ""))
+    engines = [name for name in named if holds_engines(name)] or [profile]
+    if not {*engines} & {*PROFILES}:
+        engines.insert(0, "cpu")  # the small model, which is there in every stack
+    overlays = list(dict.fromkeys([profile, *named]))
     overlays += [_OLLAMA_PORT] if ollama_port else []
     overlays += [_MODELS_FOLDER] if variables.get("SPARKSTACK_MODELS", "").strip() else []
     overlays += [_OFFLINE] if is_offline(variables) else []
@@ -194,8 +199,34 @@ def choose_project(
         **({"GATEWAY_OLLAMA_PORT": str(ollama_port)} if ollama_port else {}),
         **({"GATEWAY_TRACKING_URL": ""} if _TRACKING in left_out(variables) else {}),
     }
-    services = tuple(name for name in named if name not in ENGINE_PROFILES)
-    return Project(docker, project_name(variables), (*files, *extra), services, engines, filled_in)
+    services = tuple(name for name in named if not holds_engines(name))
+    return Project(docker, project_name(variables), (*files, *extra), services, tuple(engines), filled_in)
+
+
+def holds_engines(profile: str) -> bool:
+    """Say whether a profile's containers are engines: created and not started, which the engines service does."""
+    return profile in PROFILES or profile.partition("-")[0] in ENGINE_PROFILES
+
+
+def refuse_unknown_profiles(project: Project, folder: Path) -> None:
+    """Check that each profile of a project has services, or changes some: compose itself takes any word.
+
+    Args:
+        folder: of the overlays.
+
+    Raises:
+        click.ClickException: one has neither, with the one that was probably meant.
+    """
+    overlays = {path.stem for path in folder.glob("*.yaml")} - _NO_PROFILES
+    known = overlays | {*project.ask("config", "--profiles").split()}
+    for name in (*project.profiles, *project.engine_profiles):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            short = {each for each in known if each in (*PROFILES, *ENGINE_PROFILES) or not holds_engines(each)}
+            raise click.ClickException(
+                f"PROFILES={name}: there is no such profile{f', is it {near[0]}?' if near else ''}; there are: "
+                f"{', '.join(sorted(short))}, and each engine's container by its name (compose/engines.yaml)"
+            )
 
 
 def recorded_project(home: Home, docker: Docker) -> Project:

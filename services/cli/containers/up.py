@@ -28,6 +28,7 @@ from services.cli.containers.project import (
     is_offline,
     left_out,
     project_name,
+    refuse_unknown_profiles,
 )
 from services.cli.containers.running import Containers, places_of
 from services.cli.containers.secret_files import ensure_secrets, forget_unknown
@@ -140,6 +141,7 @@ def make_plan(home: Home, docker: Docker, engine: Engine, variables: Mapping[str
         remarks.append("OFFLINE=1: nothing is pulled or built, and no network leads outside")
     remarks += [f"left out, as WITHOUT says: {name}" for name in left_out(variables)]
     project = choose_project(home, docker, profile, variables, ollama_port=ollama_port)
+    refuse_unknown_profiles(project, home.code / "compose")
     return Plan(project, project.config(), profile, remarks)
 
 

@@ -14,6 +14,7 @@ from services.cli.containers.project import (
     choose_project,
     project_name,
     recorded_project,
+    refuse_unknown_profiles,
 )
 from services.cli.containers.secret_files import ensure_secrets, folder_of, forget_unknown
 from services.cli.containers.up import refuse_anothers
@@ -84,9 +85,50 @@ def test_more_profiles_bring_their_overlays_and_engines_replace_the_default_one(
     project = choose_project(checkout, docker, "spark", variables, ollama_port=11434)
     assert names(project) == ["compose", "qdrant", "sglang", "ollama-port", "models-folder", "offline", "extra"]
     assert project.profiles == ("qdrant", "ui")
-    assert project.engine_profiles == ("sglang",)
+    assert project.engine_profiles == ("cpu", "sglang"), "the small model is in every stack"
     assert project.name == "second"
     assert project.variables["GATEWAY_OLLAMA_PORT"] == "11434"
+
+
+@pytest.mark.parametrize(
+    ("named", "engines"),
+    [
+        ("", "spark"),
+        ("ui", "spark"),
+        ("spark,llamacpp", "spark,llamacpp"),
+        ("vllm-qwen3-8b-bf16", "cpu,vllm-qwen3-8b-bf16"),
+        ("cpu", "cpu"),
+    ],
+)
+def test_the_engines_that_are_named_are_the_ones_that_are_created(checkout, docker, named, engines):
+    project = choose_project(checkout, docker, "spark", {"PROFILES": named})
+    assert project.variables["ENGINES_PROFILES"] == engines
+    assert project.engine_profiles == tuple(engines.split(","))
+
+
+@pytest.mark.parametrize("named", ["qdrant", "sglang,ui", "vllm-qwen3-8b-bf16", ""])
+def test_profiles_of_compose_and_overlays_are_known(checkout, docker, fake, named):
+    fake.answer("config", "--profiles", stdout="cpu\nspark\nsglang\nui\nvllm-qwen3-8b-bf16\n")
+    refuse_unknown_profiles(choose_project(checkout, docker, "cpu", {"PROFILES": named}), checkout.code / "compose")
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        (
+            "uii",
+            "PROFILES=uii: there is no such profile, is it ui[?]; there are: cpu, qdrant, sglang, ui, and",
+        ),
+        ("vllm-qwen3-8b", "PROFILES=vllm-qwen3-8b: .* is it vllm-qwen3-8b-bf16[?]"),
+        ("ui xyz", "PROFILES=xyz: there is no such profile; there are"),
+        ("offline", "PROFILES=offline: there is no such profile; there are"),
+    ],
+)
+def test_a_profile_that_there_is_not_is_named(checkout, docker, fake, named, told):
+    fake.answer("config", "--profiles", stdout="cpu\nsglang\nui\nvllm-qwen3-8b-bf16\n")
+    project = choose_project(checkout, docker, "cpu", {"PROFILES": named})
+    with pytest.raises(click.ClickException, match=told):
+        refuse_unknown_profiles(project, checkout.code / "compose")
 
 
 def test_engines_are_named_to_compose_only_where_they_are_meant(checkout, docker):
