@@ -12,6 +12,8 @@ from tests.testkit.engine import FakeEngine
 from tests.testkit.server import eventually, free_port
 from tests.testkit.settings import FakeEngineSettings
 
+pytestmark = pytest.mark.slow
+
 LISTING_TIMEOUT_S = 5.0
 AT_ONCE_S = 0.5
 """Of a busy machine; `/v1/models` itself takes a few milliseconds, and a listing's bound is ten times as long."""

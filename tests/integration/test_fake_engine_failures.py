@@ -15,6 +15,8 @@ import pytest
 from tests.testkit import faults
 from tests.testkit.server import eventually, fake_engine, in_thread, run_process
 
+pytestmark = pytest.mark.slow
+
 CHAT = "/v1/chat/completions"
 SILENT_S = 0.15
 """How long nothing must come for us to believe that nothing comes; the engine itself needs a millisecond."""

@@ -11,6 +11,8 @@ from tests.integration.raw_engine import raw_engine, say
 from tests.testkit.server import eventually
 from tests.testkit.tokens import apply_template, split_tokens
 
+pytestmark = pytest.mark.slow
+
 PROMPT_TOKENS = len(split_tokens(apply_template([{"role": "user", "content": "Tell me something."}])))
 ANSWER_TOKENS = 24
 LOADING = (

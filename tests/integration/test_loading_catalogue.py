@@ -9,6 +9,8 @@ from tests.integration.on_demand import QUICK, on_demand
 from tests.testkit.fake_engines_service import fake_engines
 from tests.testkit.server import eventually, fake_engine, free_port
 
+pytestmark = pytest.mark.slow
+
 
 async def states(front: Gateway) -> dict[str, str]:
     listed = (await front.client.get("/v1/models")).json()["data"]

@@ -2,9 +2,13 @@
 
 import asyncio
 
+import pytest
+
 from services.tracking.evaluation.names import Event, Names
 from tests.integration.gateways import CHAT, gateway
 from tests.testkit.server import eventually, fake_engine
+
+pytestmark = pytest.mark.slow
 
 
 async def test_a_promoted_name_is_listed_and_answers_by_every_api_and_follows_the_file(tmp_path):

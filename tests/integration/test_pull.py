@@ -18,6 +18,8 @@ from services.engines.recipes import RecipeError
 from tests.integration.pulling import FILES, QUICK, REPOSITORY, WEIGHTS, Place, recipe
 from tests.testkit.fake_hub import FakeHub, digest_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def hub() -> Iterator[FakeHub]:

@@ -16,6 +16,8 @@ from tests.integration.pulling import FILES, QUICK, REPOSITORY, WEIGHTS, Place, 
 from tests.testkit.fake_hub import FakeHub, digest_of
 from tests.testkit.server import eventually
 
+pytestmark = pytest.mark.slow
+
 HALF = 300_000
 
 

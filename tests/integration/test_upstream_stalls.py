@@ -9,6 +9,8 @@ from tests.integration.raw_client import asked
 from tests.integration.raw_engine import EVENT_STREAM, raw_engine, say
 from tests.testkit.server import eventually, fake_engine
 
+pytestmark = pytest.mark.slow
+
 BOUND_S = 0.3
 NEVER_S = 60.0
 SLACK_S = 3.0

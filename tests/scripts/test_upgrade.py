@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 VERSION = '__version__ = "{}"\n'
 # The stack of these tests: `up` fails in a version that says so, and writes what a newer version's data looks like.

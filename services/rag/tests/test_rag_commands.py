@@ -17,6 +17,8 @@ from services.rag.tests.fakes import FakeEmbedder, MemoryStore, WordReaders, fak
 from tests.testkit.ports import free_port
 from tests.testkit.server import in_thread, running
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-commands"
 
 

@@ -16,6 +16,8 @@ from services.tracking.settings import TrackingSettings
 from services.tracking.tests.samples import batch, record
 from tests.testkit.server import eventually, running
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-tracking"
 
 

@@ -26,6 +26,8 @@ from services.tracking.tests.samples_of_drift import sampled
 from tests.testkit.fake_services import fake_embeddings
 from tests.testkit.server import in_thread, running
 
+pytestmark = pytest.mark.slow
+
 SIZE = 40
 KEY = "sk-tracking"
 MAKER = """

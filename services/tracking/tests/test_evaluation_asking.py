@@ -17,6 +17,8 @@ from services.tracking.commands.evaluate import evaluate
 from services.tracking.evaluation.runs import Runs, evaluations_folder
 from tests.testkit.server import fake_engine, in_thread
 
+pytestmark = pytest.mark.slow
+
 CHAT = "/v1/chat/completions"
 
 
