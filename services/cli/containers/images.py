@@ -114,11 +114,17 @@ def pull(project: Project, config: Config, images: Sequence[str]) -> None:
     """Get third-party images, with their progress.
 
     Raises:
-        DockerError: one can't be had; it says why above.
+        DockerError: one can't be had; with why, and what to do.
     """
     services = [name for name, service in config.services.items() if service.get("image") in images]
     click.echo(f"getting {', '.join(images)} …")
-    project.show("pull", "--policy", "missing", *services, engines=True)
+    try:
+        project.show("pull", "--policy", "missing", *services, engines=True)
+    except DockerError as error:
+        raise DockerError(
+            f"{error.message}\nWhat is here already stays, and `make up` goes on from there. Does this machine reach "
+            "the image's registry, and does that want a `docker login`? Without a network: docs/upgrading.md"
+        ) from None
 
 
 def get_missing(home: Home, project: Project, config: Config, *, offline: bool) -> None:

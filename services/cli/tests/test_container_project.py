@@ -168,6 +168,14 @@ def test_the_profile_follows_the_machine_and_the_user_wins():
         choose_profile({"PROFILE": "tpu"}, ENGINE)
 
 
+def test_an_image_that_cannot_be_had_is_told_with_what_to_do(checkout, docker, fake):
+    fake.answer("pull", stderr="qdrant Error no such host\n", status=18)
+    project = choose_project(checkout, docker, "cpu", {"PROFILES": "qdrant"})
+    with pytest.raises(DockerError, match=r"qdrant Error no such host\nWhat is here already stays.*docker login"):
+        images.pull(project, Config(CONFIG), ["qdrant/qdrant:v1.19.0"])
+    assert fake.asked[-1][-1] == "qdrant", "and nobody else"
+
+
 def test_containers_of_another_folder_are_not_taken_over(home):
     own = {"gateway": Container("1", "g", "gateway", "running", folder=str(home.code / "compose"))}
     refuse_anothers(own, home, "sparkstack")
