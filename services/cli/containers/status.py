@@ -1,6 +1,7 @@
 """How each container of the stack is."""
 
 import time
+from collections.abc import Collection, Iterable
 
 import click
 
@@ -54,6 +55,16 @@ def judge(container: Container | None) -> tuple[str, str]:
     if health.ready:
         return "ready", ""
     return ("starting" if container.health == "starting" else "waiting"), health.waiting_for
+
+
+def not_ready(containers: Iterable[Container], waited_for: Collection[str]) -> list[str]:
+    """Return a sentence on each container that `up` did not wait for and that does not answer yet, or has ended."""
+    lines = []
+    for container in containers:
+        state, why = judge(container)
+        if state != "ready" and not container.instance and container.service not in waited_for:
+            lines.append(f"{container.service} is {state}: {why}")
+    return lines
 
 
 def _status(name: str, container: Container | None) -> ServiceStatus:

@@ -32,6 +32,7 @@ from services.cli.containers.project import (
 )
 from services.cli.containers.running import Containers, places_of
 from services.cli.containers.secret_files import ensure_secrets, forget_unknown
+from services.cli.containers.status import not_ready
 from services.cli.findings import Finding
 from services.cli.home import Home
 from services.cli.key import VARIABLE, ensure_env_file, first_key
@@ -119,8 +120,11 @@ def up_containers(home: Home, mode: Mode, gguf: str, timeout_s: float, progress:
     click.echo(f"started: {', '.join(changed)}" if changed else "nothing has changed; the stack runs on")
     endpoints = Endpoints(address(*plan.place_of("gateway")), first_key(os.environ.get(VARIABLE, "")))
     with engines_client(home) as engines:
-        running = Containers(docker, plan.project.name, waited_for(plan.config), engines)
+        waited = waited_for(plan.config)
+        running = Containers(docker, plan.project.name, waited, engines)
         wait_and_tell(running, endpoints, places_of(plan.config.published()), progress, timeout_s)
+    for line in not_ready(find_containers(docker, plan.project.name).values(), waited):
+        click.echo(f"note: {line}")
 
 
 def make_plan(home: Home, docker: Docker, engine: Engine, variables: Mapping[str, str]) -> Plan:

@@ -12,7 +12,7 @@ from services.cli.containers.containers import find_containers, reason_in
 from services.cli.containers.docker import Docker
 from services.cli.containers.logs import choose
 from services.cli.containers.running import Containers, places_of, seen_here
-from services.cli.containers.status import judge
+from services.cli.containers.status import judge, not_ready
 from services.cli.containers.transport import ContainerTransport
 from services.cli.main import IN_CONTAINERS, cli
 from services.cli.tests.fake_docker import FakeDocker, container
@@ -161,6 +161,21 @@ def test_the_status_of_a_stack_of_containers(fake, home, monkeypatch):
         ("gateway", "starting", "http://127.0.0.1:8001"),
         ("engines", "ready", ""),
         ("rag", "stopped", ""),
+    ]
+
+
+def test_what_up_does_not_wait_for_is_told_where_it_does_not_answer(fake, docker):
+    there_are(
+        fake,
+        container("gateway", Health=LOADING),
+        container("tracking"),
+        container("open-webui", Health={"Status": "starting", "Log": []}),
+        container("grafana", Status="restarting", ExitCode=3),
+        container("engine", Labels={"sparkstack.instance": "llamacpp-smollm2"}, Status="created"),
+    )
+    assert sorted(not_ready(find_containers(docker, "sparkstack").values(), ["gateway"])) == [
+        "grafana is crashing: ended with status 3; see `sparkstack logs grafana`",
+        "open-webui is starting: its health check says starting",
     ]
 
 
