@@ -63,6 +63,11 @@ class Collector:
     async def whole(self, *names: str, trace_id: str = "") -> "Trace":
         """Wait until there is a trace with a root and no orphan that has these spans; return it.
 
+        A service sends its spans in the order in which they end, in several requests: name the last one of each.
+
+        Args:
+            names: `rag.answer`, or of one service alone: `rag: POST /v1/chat/completions`.
+
         Raises:
             AssertionError: it did not come, with what did.
         """
@@ -70,12 +75,13 @@ class Collector:
         def found() -> "Trace | None":
             for each in [trace_id] if trace_id else list(dict.fromkeys(span.trace for span in self.spans)):
                 trace = self.trace(each)
-                if trace.is_whole and set(names) <= {span.name for span in trace.spans}:
+                come = {name for span in trace.spans for name in (span.name, f"{span.service}: {span.name}")}
+                if trace.is_whole and come.issuperset(names):
                     return trace
             return None
 
         try:
-            trace = await eventually(found, timeout_s=10)
+            trace = await eventually(found, timeout_s=60)
         except AssertionError:
             seen = sorted(f"{span.service}: {span.name}" for span in self.spans)
             raise AssertionError(f"no whole trace with {names}; there are {seen}") from None
