@@ -121,6 +121,9 @@ class Home:
                 ) from None
             if folder == self.socket.parent and (found.st_uid != os.getuid() or found.st_mode & 0o077):
                 raise click.ClickException(f"{folder} must be yours alone (mode 700): remove it, and start again")
+        before = self.state / self.aliases.name  # where the names lay before they had a folder, and in old backups
+        if before.is_file() and not self.aliases.exists():
+            before.rename(self.aliases)
 
 
 def find_home() -> Home:

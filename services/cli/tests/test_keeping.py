@@ -69,6 +69,16 @@ def test_a_backup_comes_back_whole(filled, tmp_path):
     assert {part.name for part in read_manifest(safety).parts} == {"rag", "engines", "internal.key", "names", ".env"}
 
 
+def test_names_of_promotions_from_before_they_had_a_folder_are_taken_along(home):
+    (home.state / "aliases.json").write_text("old")
+    home.make_folders()
+    assert home.aliases.read_text() == "old"
+    assert not (home.state / "aliases.json").exists()
+    (home.state / "aliases.json").write_text("of an old backup")
+    home.make_folders()
+    assert home.aliases.read_text() == "old", "what is there stays"
+
+
 def test_env_comes_back_where_there_is_none(filled, tmp_path):
     CliRunner().invoke(cli, ["backup", "--to", str(tmp_path / "kept")])
     filled.env_file.unlink()
