@@ -14,13 +14,14 @@ import psutil
 
 from services.cli.findings import Finding
 from services.cli.home import Home, find_home
-from services.cli.key import VARIABLE, first_key
+from services.cli.key import VARIABLE
 from services.cli.modes import choose_mode
 from services.cli.plan import LOOPBACK
 from services.cli.ports import holds, port_number, why_taken
 from services.cli.processes import holder_of
 from services.cli.status import ServiceStatus, read_status
 from services.cli.supervision import Supervisor
+from services.kit.keys import first_key
 from services.stack import SERVICES, Service
 
 _OLDEST, _NEWEST = (3, 11), (3, 14)

@@ -10,6 +10,7 @@ from dotenv import dotenv_values
 
 from services.cli.home import Home, load_file
 from services.kit.files import write_private
+from services.kit.keys import first_key
 
 VARIABLE = "SPARKSTACK_API_KEY"
 _LINE = re.compile(rf"^[ \t]*(?:export[ \t]+)?{VARIABLE}[ \t]*(?:=.*)?$", re.M)
@@ -23,13 +24,6 @@ def key() -> None:
     if not found:
         raise click.ClickException(f"there is no {VARIABLE} in the environment or in .env yet; `make up` makes one")
     click.echo(found)
-
-
-def first_key(text: str) -> str:
-    """Return the first of the keys in the variable: `KEY` or `NAME=KEY`, by comma."""
-    first = next((part.strip() for part in text.split(",") if part.strip()), "")
-    name, equals, key_alone = first.partition("=")
-    return key_alone if name and equals and key_alone else first
 
 
 def ensure_env_file(home: Home) -> list[str]:

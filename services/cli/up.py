@@ -8,7 +8,7 @@ from services.cli.arrival import Endpoints, Place, Running, tell, wait_until_it_
 from services.cli.containers.project import is_offline
 from services.cli.embedded import Embedded, endpoints_of, health_places, places_of
 from services.cli.home import Home, find_home
-from services.cli.key import VARIABLE, ensure_env_file, first_key
+from services.cli.key import VARIABLE, ensure_env_file
 from services.cli.lock import stack_lock
 from services.cli.models import engines_client
 from services.cli.modes import choose_mode
@@ -19,6 +19,7 @@ from services.cli.progress import Progress
 from services.cli.supervision import Supervisor
 from services.cli.units import STOP_WAIT_S, write_units
 from services.kit.files import write_json
+from services.kit.keys import first_key
 
 
 @click.command()

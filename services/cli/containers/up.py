@@ -35,7 +35,7 @@ from services.cli.containers.secret_files import ensure_secrets, forget_unknown
 from services.cli.containers.status import not_ready
 from services.cli.findings import Finding
 from services.cli.home import Home
-from services.cli.key import VARIABLE, ensure_env_file, first_key
+from services.cli.key import VARIABLE, ensure_env_file
 from services.cli.lock import stack_lock
 from services.cli.models import engines_client
 from services.cli.modes import Mode
@@ -44,6 +44,7 @@ from services.cli.ports import choose_ollama_port
 from services.cli.probes import address
 from services.cli.progress import Progress
 from services.kit.files import read_json, write_json
+from services.kit.keys import first_key
 from services.stack import find_service, start_order
 
 _LOOPBACK = "127.0.0.1"

@@ -5,7 +5,7 @@ import click
 import pytest
 
 from services.cli.home import Home
-from services.cli.key import VARIABLE, ensure_env_file, first_key
+from services.cli.key import VARIABLE, ensure_env_file
 
 
 @pytest.fixture(autouse=True)
@@ -99,11 +99,3 @@ def test_a_file_that_cannot_be_written_is_a_sentence(home):
     home.env_file.mkdir()
     with pytest.raises(click.ClickException, match="can't be made or changed"):
         ensure_env_file(home)
-
-
-@pytest.mark.parametrize(
-    ("text", "key"),
-    [("", ""), ("k", "k"), (" a , b ", "a"), ("me=k,b", "k"), ("base64==", "="), ("k=", "k="), (",,", "")],
-)
-def test_the_first_of_several_keys_is_named(text, key):
-    assert first_key(text) == key

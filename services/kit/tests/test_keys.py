@@ -12,7 +12,17 @@ def test_a_derived_key_is_always_the_same_and_another_for_each_purpose_and_key()
 
 
 @pytest.mark.parametrize(
-    ("keys", "first"), [("k", "k"), ("bob=k, two", "k"), (" , k1,k2", "k1"), ("", ""), ("=k", "=k")]
+    ("keys", "first"),
+    [
+        ("k", "k"),
+        ("bob=k, two", "k"),
+        (" , k1,k2", "k1"),
+        ("", ""),
+        ("=k", "=k"),
+        ("base64==", "="),
+        ("k=", "k="),
+        (",,", ""),
+    ],
 )
 def test_of_several_keys_the_first_is_shown_without_its_name(keys: str, first: str) -> None:
     assert first_key(keys) == first

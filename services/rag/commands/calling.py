@@ -12,6 +12,7 @@ import httpx
 
 import services
 from services.kit.files import read_json
+from services.kit.keys import first_key
 
 _ANSWER_S = 300.0
 _CONNECT_S = 5.0
@@ -87,7 +88,7 @@ class Stack:
 @contextmanager
 def stack(url: str = "") -> Iterator[Stack]:
     """Open the way to the stack; `url` where it is not the one that `up` has started."""
-    key = _first_key(os.environ.get("SPARKSTACK_API_KEY", ""))
+    key = first_key(os.environ.get("SPARKSTACK_API_KEY", ""))
     headers = {"authorization": f"Bearer {key}"} if key else {}
     timeout = httpx.Timeout(_ANSWER_S, connect=_CONNECT_S)
     # No proxy of the environment stands between this machine's processes.
@@ -109,13 +110,6 @@ def _gateway_url() -> str:
     host = str(place.get("host") or "127.0.0.1")
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - what it listens on
     return f"http://{f'[{reachable}]' if ':' in reachable else reachable}:{place.get('port')}"
-
-
-def _first_key(text: str) -> str:
-    """Return the first of the keys in the variable: `KEY` or `NAME=KEY`, by comma."""
-    first = next((part.strip() for part in text.split(",") if part.strip()), "")
-    name, equals, key = first.partition("=")
-    return key if name and equals and key else first
 
 
 def _failure(response: httpx.Response) -> Failed:

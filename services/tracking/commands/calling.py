@@ -11,6 +11,7 @@ import httpx
 
 import services
 from services.kit.files import read_json
+from services.kit.keys import first_key
 
 _ANSWER_S = 60.0
 _CONNECT_S = 5.0
@@ -67,7 +68,7 @@ def stack(url: str = "") -> Iterator[Stack]:
 
 def stack_key() -> str:
     """Return the key that clients of the stack send; "" where it wants none."""
-    return _first_key(os.environ.get("SPARKSTACK_API_KEY", ""))
+    return first_key(os.environ.get("SPARKSTACK_API_KEY", ""))
 
 
 def stack_url(service: str) -> str:
@@ -95,13 +96,6 @@ def show_table(rows: Sequence[Sequence[str]]) -> None:
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         click.echo("  ".join(cells).rstrip())
-
-
-def _first_key(text: str) -> str:
-    """Return the first of the keys in the variable: `KEY` or `NAME=KEY`, by comma."""
-    first = next((part.strip() for part in text.split(",") if part.strip()), "")
-    name, equals, key = first.partition("=")
-    return key if name and equals and key else first
 
 
 def _failure(response: httpx.Response) -> Failed:
