@@ -31,7 +31,7 @@ def rate(variables: "os._Environ[str] | dict[str, str]" = os.environ) -> float:
         found = float(text) if text else DEFAULT_MB_PER_S
     except ValueError:
         found = -1.0
-    if found < 0:
+    if not 0 <= found < float("inf"):  # neither is "nan"
         raise ValueError(f"{VARIABLE}={text}: it must be a number of MB, 0 for no limit")
     return found
 

@@ -34,7 +34,7 @@ def test_the_rate_is_a_variables(text, found):
     assert rate({"SPARKSTACK_CHECKSUM_MB_PER_S": text}) == found
 
 
-@pytest.mark.parametrize("text", ["-1", "fast"])
+@pytest.mark.parametrize("text", ["-1", "fast", "nan"])
 def test_a_rate_that_is_none_is_named(text):
     with pytest.raises(ValueError, match=f"SPARKSTACK_CHECKSUM_MB_PER_S={text}: it must be a number of MB"):
         rate({"SPARKSTACK_CHECKSUM_MB_PER_S": text})
