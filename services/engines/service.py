@@ -140,16 +140,7 @@ def make_service(
         if containers is None
         else ContainerLauncher(store, settings.models_folder, containers, variables)
     )
-    try:
-        # `up` refuses a broken recipe while a person looks; a service that starts again serves what it can.
-        recipes = known_recipes(settings, on_broken=lambda error: _log.error("recipe.left_out", reason=str(error)))
-        offers = launcher.offers(recipes)
-        if not offers:
-            raise SettingsError(_NO_ENGINE if containers is None else _NO_CONTAINER)
-        preload = preloaded(settings, offers)
-        offers = default_first(offers, preload)
-    except (RecipeError, GgufError, OfferError) as error:
-        raise SettingsError(str(error)) from None
+    recipes, offers, preload = _lineup(settings, launcher, _NO_ENGINE if containers is None else _NO_CONTAINER)
     here = machine("this", cap_bytes=None)
     reserve = here.reserve_bytes if settings.reserve_bytes is None else settings.reserve_bytes
     client = httpx.AsyncClient(trust_env=False, timeout=10)
@@ -186,3 +177,26 @@ def make_service(
     registry.register(EngineExporter(fleet, lambda: controller.last_memory))
     pulls = Pulls(store, recipes, PullSettings().options())
     return Service(settings, controller, store, pulls, runtime, client, recipes, preload[0].id)
+
+
+def _lineup(
+    settings: EnginesSettings, launcher: Launcher, nothing: str
+) -> tuple[list[Recipe], list[Offer], list[Offer]]:
+    """Return the recipes, what is offered of them (the default first), and what is loaded at the start.
+
+    Args:
+        nothing: what to say where there is no engine for any.
+
+    Raises:
+        SettingsError: a recipe, a file or a variable is wrong; with what to do.
+    """
+    try:
+        # `up` refuses a broken recipe while a person looks; a service that starts again serves what it can.
+        recipes = known_recipes(settings, on_broken=lambda error: _log.error("recipe.left_out", reason=str(error)))
+        offers = launcher.offers(recipes)
+        if not offers:
+            raise SettingsError(nothing)
+        preload = preloaded(settings, offers)
+        return recipes, default_first(offers, preload), preload
+    except (RecipeError, GgufError, OfferError) as error:
+        raise SettingsError(str(error)) from None
